@@ -1,0 +1,253 @@
+"""One account: what its events add up to, on the day its clock shows.
+
+An account is advanced to a day, never back. What it is on a day is a function of the set of its events and of the day
+alone: order, duplicates and how the events were cut into batches change nothing.
+"""
+
+from enum import StrEnum
+from hashlib import blake2b
+from typing import NamedTuple
+
+from segmentation.events import MICROSECONDS_PER_DAY, AttributeValue, Engagement, Event, Purchase, Signup
+from segmentation.ledger import ID_SIZE, Ledger
+from segmentation.policy import Policy
+from segmentation.segments import Stage
+
+NO_DAY = 0
+"""The day of a clock that no tick has set yet. Every event lies after it."""
+
+NEVER = 65_535
+"""A due day that does not come: valid days are smaller."""
+
+
+class Reason(StrEnum):
+    """Why an account's standing is what it now is: the account's own part of a change's cause."""
+
+    PURCHASE = "purchase"
+    REFUND = "refund"
+    SIGNUP = "signup"
+    ENGAGEMENT = "engagement"
+    WINDOW_EXPIRY = "window_expiry"
+    """Revenue left the window."""
+    REVENUE_DUE = "revenue_due"
+    """Revenue dated ahead was reached by the clock."""
+    GRADUATED = "graduated"
+    """No longer a new start."""
+    BACKFILL = "backfill"
+    """The first tick of a shard: all that happened before it counts at once."""
+
+
+class Standing(NamedTuple):
+    """What the ranking stage has to know of an account: absolute, so that it may be told twice."""
+
+    account_id: str
+    stage: str
+    revenue_minor: int
+    version: int
+    """How many input records of the account this rests on: a lower one is older news."""
+    day: int
+    """The day of the account's clock."""
+    reason: str
+    event_id: str | None
+    occurred_at_us: int | None
+    """When the causing event happened; None: time was the cause."""
+
+
+class Profile:
+    """What an account says of itself: each field holds the latest statement, whatever order they arrive in."""
+
+    __slots__ = ("changed", "fields")
+
+    def __init__(self, fields: dict[str, tuple[AttributeValue, int]] | None = None) -> None:
+        self.fields = fields if fields is not None else {}
+        """Field ("name", or "attributes." and a name) -> its value and the instant it was stated."""
+        self.changed = False
+
+    def state(self, field: str, value: AttributeValue, occurred_at_us: int) -> None:
+        """Take a statement. At the same instant the greater value holds, so that order does not matter."""
+        known = self.fields.get(field)
+        if known is None or (known[1], _order(known[0])) < (occurred_at_us, _order(value)):
+            self.fields[field] = (value, occurred_at_us)
+            self.changed = True
+
+    def take(self, signup: Signup) -> None:
+        """Take all that a signup states."""
+        if signup.name is not None:
+            self.state("name", signup.name, signup.occurred_at_us)
+        for attribute, value in signup.attributes.items():
+            self.state(f"attributes.{attribute}", value, signup.occurred_at_us)
+
+
+def _order(value: AttributeValue) -> tuple[str, str]:
+    return type(value).__name__, str(value)
+
+
+class Account:
+    """The state of one account. `history` and, where needed, `engagements` and `profile` are set by who loads it."""
+
+    __slots__ = (
+        "account_id",
+        "announced",
+        "day",
+        "due_day",
+        "engagements",
+        "first_purchase_day",
+        "history",
+        "profile",
+        "records",
+        "revenue_minor",
+    )
+
+    def __init__(
+        self,
+        account_id: str,
+        *,
+        day: int = NO_DAY,
+        first_purchase_day: int = NEVER,
+        revenue_minor: int = 0,
+        due_day: int = NO_DAY + 1,
+        records: int = 0,
+        announced: bool = False,
+        history: Ledger | None = None,
+    ) -> None:
+        self.account_id = account_id
+        self.day = day
+        """The day it was last advanced to."""
+        self.first_purchase_day = first_purchase_day
+        """Day of the earliest purchase of all, one dated ahead included; NEVER if there is none."""
+        self.revenue_minor = revenue_minor
+        """Rolling revenue on `day`."""
+        self.due_day = due_day
+        """The first day on which time alone may change the standing; NEVER if none."""
+        self.records = records
+        """Input records taken so far, duplicates included."""
+        self.announced = announced
+        """Whether a standing was ever emitted. Until then the account is due at the first tick."""
+        self.history = history if history is not None else Ledger()
+        """Purchases, refunds and signups by the day they count for; a signup has the value 0."""
+        self.engagements: Ledger | None = None
+        self.profile: Profile | None = None
+
+    def stage(self, new_start_days: int) -> Stage:
+        """How far the account has come on its day."""
+        if self.first_purchase_day > self.day:
+            return Stage.PROSPECT
+        if self.day - self.first_purchase_day < new_start_days:
+            return Stage.NEW_START
+        return Stage.ESTABLISHED
+
+    def blocks_needed(self, day: int, policy: Policy, entry_ids: list[bytes]) -> list[int]:
+        """Closed blocks of the history to load before it is advanced to the day and takes events with these ids."""
+        if not self.history.closed:
+            return []
+        needed = {number for entry_id in entry_ids for number in self.history.blocks_for_id(entry_id)}
+        if day >= self.due_day:
+            needed.update(self.history.blocks_for_advance(self.day, day, policy.window_days))
+        return sorted(needed)
+
+    def advance(self, day: int, policy: Policy) -> Reason | None:
+        """Bring the account to a day; a day before its own changes nothing.
+
+        Returns why the standing changed, None where it did not. O(1) unless the account is due.
+        """
+        if day <= self.day:
+            return None
+        if day < self.due_day:
+            self.day = day
+            return None
+        stage, revenue, from_day = self.stage(policy.new_start_days), self.revenue_minor, self.day
+        change, ledger_due = self.history.advance(from_day, day, policy.window_days)
+        self.revenue_minor += change
+        self.day = day
+        graduation = self.first_purchase_day + policy.new_start_days
+        due_days = [
+            ledger_due,
+            self.first_purchase_day,
+            graduation if self.first_purchase_day < NEVER else None,
+        ]
+        self.due_day = min(NEVER, *(due for due in due_days if due is not None and due > day), NEVER)
+        new_stage = self.stage(policy.new_start_days)
+        if new_stage != stage:
+            return Reason.GRADUATED if stage is Stage.NEW_START else Reason.REVENUE_DUE
+        if self.revenue_minor == revenue:
+            return None
+        return Reason.WINDOW_EXPIRY if self.revenue_minor < revenue else Reason.REVENUE_DUE
+
+    def apply(self, event: Event, entry_id: bytes, policy: Policy) -> bool:
+        """Take an event on the account's day. Returns whether it was new: a duplicate has no effect.
+
+        The parts it needs must be loaded: `blocks_needed`, for an engagement `engagements`, for a signup `profile`.
+        """
+        self.records += 1
+        if isinstance(event, Engagement):
+            return self._take_engagement(event, entry_id, policy)
+        if self.history.contains(entry_id):
+            return False
+        if isinstance(event, Purchase):
+            self._take_purchase(event, entry_id, policy)
+            return True
+        assert self.profile is not None
+        self.profile.take(event)
+        day = event.occurred_at_us // MICROSECONDS_PER_DAY
+        if day > self.day - policy.window_days:
+            self.history.append(day, 0, entry_id)
+        return True
+
+    def _take_purchase(self, event: Purchase, entry_id: bytes, policy: Policy) -> None:
+        day, amount = event.day, event.amount_minor
+        if not event.is_refund and day < self.first_purchase_day:
+            self.first_purchase_day = day
+            graduation = day + policy.new_start_days
+            next_stage_day = day if day > self.day else graduation
+            if next_stage_day > self.day:
+                self.due_day = min(self.due_day, next_stage_day)
+        if day <= self.day - policy.window_days:
+            return  # it left the window before it came
+        self.history.append(day, amount, entry_id)
+        if not amount:
+            return
+        if day <= self.day:
+            self.revenue_minor += amount
+            self.due_day = min(self.due_day, day + policy.window_days)
+        else:
+            self.due_day = min(self.due_day, day)
+
+    def _take_engagement(self, event: Engagement, entry_id: bytes, policy: Policy) -> bool:
+        ledger = self.engagements
+        assert ledger is not None
+        if ledger.contains(entry_id):
+            return False
+        horizon = self.day - policy.engagement_days
+        day = event.occurred_at_us // MICROSECONDS_PER_DAY
+        if day > horizon:
+            if not ledger.open:
+                ledger.forget(horizon)
+            weight = event.weight if event.weight is not None else policy.engagement_weight(event.kind)
+            ledger.append(day, engagement_value(event.kind, weight), entry_id)
+        return True
+
+
+def entry_id_of(event: Event) -> bytes:
+    """Eight bytes that stand for an event within its account.
+
+    Ids are told apart by topic: the log does not say which of two topics came first.
+    """
+    kind = b"s" if isinstance(event, Signup) else b"e" if isinstance(event, Engagement) else b"p"
+    return blake2b(event.event_id.encode(), digest_size=ID_SIZE, key=kind).digest()
+
+
+def reason_of(event: Event) -> Reason:
+    """The reason that an event gives for a change."""
+    if isinstance(event, Purchase):
+        return Reason.REFUND if event.is_refund else Reason.PURCHASE
+    return Reason.SIGNUP if isinstance(event, Signup) else Reason.ENGAGEMENT
+
+
+def engagement_value(kind: str, weight: int) -> int:
+    """A kind (as four bytes of its hash) and a weight (below 2^31) in one ledger value."""
+    return int.from_bytes(blake2b(kind.encode(), digest_size=4).digest()) - 2**31 << 32 | weight
+
+
+def engagement_kind(value: int) -> int:
+    """The part of an `engagement_value` that stands for the kind."""
+    return value >> 32

@@ -1,0 +1,375 @@
+"""The policy: every rule and threshold, in one validated document.
+
+Shares and the band are percentages with at most two decimals in the document and basis points (`int`) in the
+code, rates are decimals: no rule depends on a binary fraction.
+"""
+
+import hashlib
+import json
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from difflib import get_close_matches
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from segmentation.money import MINOR_DIGITS, Converter
+
+ALL = "all"
+"""The population that every account is ranked in."""
+
+WHOLE_BP = 10_000
+"""100 % in basis points."""
+
+ENGAGEMENT_KIND_PATTERN = r"^[a-z][a-z0-9_]{0,63}$"
+ENGAGEMENT_WEIGHT_MAX = 1_000_000
+
+Basis = Literal["revenue", "accounts"]
+
+_TIERS = ["key", "enterprise", "commercial"]
+_PERCENT = re.compile(r"[0-9]{1,3}(\.[0-9]{1,2}0*)?")
+_RATE = re.compile(r"[0-9]{1,12}(\.[0-9]{1,18})?")
+_ENGAGEMENT_WEIGHTS = {"login": 1, "feature_use": 1, "meeting": 3, "support_ticket": 1, "cancel_request": 5}
+
+
+class Problem(NamedTuple):
+    """One thing that is wrong with a policy."""
+
+    field: str
+    """Path of the field (`tiers.key`); empty where the document as a whole is wrong."""
+    found: str
+    """What the document says there."""
+    expected: str
+    """What would be right."""
+
+    def __str__(self) -> str:
+        said = f"found {self.found}, expected {self.expected}"
+        return f"{self.field}: {said}" if self.field else said
+
+
+class PolicyError(ValueError):
+    """The policy cannot be used. Mend the document as each line says; nothing was changed."""
+
+    def __init__(self, source: str, problems: list[Problem]) -> None:
+        super().__init__(source, problems)
+        self.source = source
+        self.problems = problems
+
+    def __str__(self) -> str:
+        return "\n".join(f"{self.source}: {problem}" for problem in self.problems)
+
+
+def _basis_points(value: object) -> int:
+    """A percentage, as a TOML number or a string, in basis points, exactly."""
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal | str):
+        raise ValueError("not a percentage")
+    # As text, whose form bounds it: arithmetic on decimals rounds, and 1e999999999 is a long number.
+    text = str(value)
+    if not _PERCENT.fullmatch(text):
+        raise ValueError("not a percentage with at most two decimals")
+    return int(Decimal(text) * 100)
+
+
+def _rate(value: object) -> Decimal:
+    text = str(value) if type(value) is int else value
+    if not (isinstance(text, str) and _RATE.fullmatch(text)) or not Decimal(text):
+        raise ValueError("not a decimal above zero")
+    # One form for equal rates, so that "1.080" and "1.08" are one policy.
+    return Decimal(text.rstrip("0").rstrip(".") if "." in text else text)
+
+
+def _currency(value: str) -> str:
+    if value not in MINOR_DIGITS:
+        raise ValueError("not a currency")
+    return value
+
+
+_MODEL = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+BasisPoints = Annotated[int, BeforeValidator(_basis_points)]
+Currency = Annotated[str, AfterValidator(_currency)]
+Rate = Annotated[Decimal, BeforeValidator(_rate)]
+EngagementKind = Annotated[str, Field(pattern=ENGAGEMENT_KIND_PATTERN)]
+Weight = Annotated[int, Field(ge=0, le=ENGAGEMENT_WEIGHT_MAX)]
+
+# A field's description is what an error says would be right there.
+_SHARE = "a percentage above 0 and below 100 with at most 2 decimals"
+_DAYS = "a whole number of days from 1 to 3650"
+
+
+class Tiers(BaseModel):
+    """The tiers' shares of the population's weight, in basis points, the best first; together WHOLE_BP."""
+
+    model_config = _MODEL
+
+    key_bp: BasisPoints = Field(alias="key", gt=0, lt=WHOLE_BP, description=_SHARE)
+    enterprise_bp: BasisPoints = Field(alias="enterprise", gt=0, lt=WHOLE_BP, description=_SHARE)
+    commercial_bp: BasisPoints = Field(alias="commercial", gt=0, lt=WHOLE_BP, description=_SHARE)
+
+    @model_validator(mode="after")
+    def _together_whole(self) -> Self:
+        total_bp = self.key_bp + self.enterprise_bp + self.commercial_bp
+        if total_bp != WHOLE_BP:
+            raise _refused(Problem("tiers", f"shares of {_percent(total_bp)} together", "100 together"))
+        return self
+
+
+class Policy(BaseModel):
+    """One validated policy. Values are read-only; `with_changes` makes another one."""
+
+    model_config = _MODEL
+
+    version: str = Field(
+        pattern=r"^[A-Za-z0-9._:+-]{1,64}$",
+        description='a string in quotes of 1 to 64 letters, digits or ._:+- ("2026-11-22")',
+    )
+    base_currency: Currency = Field(description='a currency code of ISO 4217 ("USD")')
+    window_days: int = Field(ge=1, le=3650, description=_DAYS)
+    new_start_days: int = Field(ge=0, le=3650, description="a whole number of days from 0 to 3650")
+    basis: Basis = Field(description='"revenue" or "accounts"')
+    band_bp: BasisPoints = Field(
+        alias="band",
+        description="percentage points from 0 up with at most 2 decimals (0 switches the band off)",
+    )
+    """Hysteresis of each boundary, in basis points; 0 for none."""
+    engagement_days: int = Field(default=90, ge=1, le=3650, description=_DAYS)
+    """How long dated engagements are kept, and duplicates of them recognised."""
+    future_days: int = Field(default=366, ge=1, le=3650, description=_DAYS)
+    """How far an event's `occurred_at` may lie after the moment its record was written to the log."""
+    tiers: Tiers = Field(description="a table [tiers] with key, enterprise and commercial")
+    rates: Mapping[Currency, Rate] = Field(
+        default_factory=dict, description='a table [rates] with lines like EUR = "1.08"'
+    )
+    """Units of the base currency for one unit of the other."""
+    engagement_weights: Mapping[EngagementKind, Weight] = Field(
+        default_factory=dict,
+        validate_default=True,
+        description="a table [engagement_weights] with lines like login = 1",
+    )
+    """What an engagement without a weight of its own counts. Kinds left out keep their default."""
+
+    @field_validator("engagement_weights", mode="after")
+    @classmethod
+    def _with_default_weights(cls, weights: Mapping[str, int]) -> dict[str, int]:
+        return {**_ENGAGEMENT_WEIGHTS, **weights}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        problems = [*self._base_rate_problems(), *self._band_problems()]
+        if problems:
+            raise _refused(*problems)
+        return self
+
+    def _base_rate_problems(self) -> Iterator[Problem]:
+        if self.base_currency in self.rates:
+            field = f"rates.{self.base_currency}"
+            yield Problem(
+                field, "a rate for the base currency", "none: the base currency is what rates are in"
+            )
+
+    def _band_problems(self) -> Iterator[Problem]:
+        """Bands may neither meet nor reach 0 or 100 %: each tier must be open from both sides."""
+        first, second = self.boundaries
+        double_limit_bp = min(2 * first, second - first, 2 * (WHOLE_BP - second))
+        if 2 * self.band_bp >= double_limit_bp:
+            limit = f"{Decimal(double_limit_bp) / 200:f}"
+            yield Problem(
+                "band", _percent(self.band_bp), f"less than {limit}: with these tiers wider bands overlap"
+            )
+
+    @classmethod
+    def default(cls) -> "Policy":
+        """The policy that holds where nobody wrote one."""
+        name = "default_policy.toml"
+        return parse_policy(files("segmentation").joinpath(name).read_text(encoding="utf-8"), name)
+
+    @property
+    def boundaries(self) -> tuple[int, int]:
+        """The positions that part the tiers, in basis points: (3000, 8000) for shares of 30, 50 and 20 %."""
+        return self.tiers.key_bp, self.tiers.key_bp + self.tiers.enterprise_bp
+
+    def converter(self) -> Converter:
+        """Converts into the base currency at this policy's rates. Keep it: each call builds one, O(rates)."""
+        return Converter(self.base_currency, self.rates)
+
+    def engagement_weight(self, kind: str) -> int:
+        """What an engagement of this kind counts when it brings no weight of its own."""
+        return self.engagement_weights.get(kind, 1)
+
+    def document(self) -> dict[str, Any]:
+        """The policy in the terms of its TOML document: every field, equal values in equal form."""
+        return {
+            "version": self.version,
+            "base_currency": self.base_currency,
+            "window_days": self.window_days,
+            "new_start_days": self.new_start_days,
+            "basis": self.basis,
+            "band": _percent(self.band_bp),
+            "engagement_days": self.engagement_days,
+            "future_days": self.future_days,
+            "tiers": {
+                "key": _percent(self.tiers.key_bp),
+                "enterprise": _percent(self.tiers.enterprise_bp),
+                "commercial": _percent(self.tiers.commercial_bp),
+            },
+            "rates": {currency: f"{rate:f}" for currency, rate in self.rates.items()},
+            "engagement_weights": dict(self.engagement_weights),
+        }
+
+    def with_changes(self, **fields: object) -> "Policy":
+        """Another policy, with these fields of the document replaced: `with_changes(band=0)`.
+
+        Raises PolicyError.
+        """
+        return _validate({**self.document(), **fields}, "policy")
+
+    def canonical(self) -> str:
+        """Everything that counts, as JSON with sorted keys: equal for policies that mean the same.
+
+        `Policy.model_validate_json` makes the same policy of it again.
+        """
+        return json.dumps(self.document(), sort_keys=True, separators=(",", ":"))
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of `canonical()`, in hexadecimal."""
+        return hashlib.sha256(self.canonical().encode()).hexdigest()
+
+    def differences(self, other_canonical: str) -> list[str]:
+        """What another policy's `canonical()` says differently, by field: lines `field: theirs -> ours`.
+
+        Any JSON object will do, also one that this version of the program would refuse. Raises ValueError for
+        anything else.
+        """
+        other = json.loads(other_canonical)
+        if not isinstance(other, dict):
+            raise ValueError("a canonical policy is a JSON object")
+        theirs, ours = dict(_flat(other)), dict(_flat(self.document()))
+        return [
+            f"{field}: {theirs.get(field, 'nothing')} -> {ours.get(field, 'nothing')}"
+            for field in sorted(theirs.keys() | ours.keys())
+            if theirs.get(field) != ours.get(field)
+        ]
+
+
+def load_policy(path: Path | str) -> Policy:
+    """Read a policy from a TOML file. Raises PolicyError, also where the file cannot be read."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        problem = Problem("", f"no readable file ({error.strerror or error})", "a TOML document")
+        raise PolicyError(str(path), [problem]) from error
+    except UnicodeDecodeError as error:
+        raise PolicyError(str(path), [Problem("", "bytes that are not UTF-8", "a TOML document")]) from error
+    return parse_policy(text, str(path))
+
+
+def parse_policy(text: str, source: str) -> Policy:
+    """Validate a policy's TOML text, which errors call `source`. Raises PolicyError with every problem."""
+    try:
+        # Decimals, because the shares are to be exactly what was written.
+        document = tomllib.loads(text, parse_float=Decimal)
+    except (ValueError, ArithmeticError, RecursionError) as error:
+        raise PolicyError(
+            source, [Problem("", f"text that is not TOML ({error})", "a TOML document")]
+        ) from error
+    return _validate(document, source)
+
+
+def _validate(document: Mapping[str, Any], source: str) -> Policy:
+    problems = [*_order_problems(document.get("tiers"))]
+    try:
+        policy = Policy.model_validate(document)
+    except ValidationError as error:
+        for details in error.errors(include_url=False):
+            problems += details.get("ctx", {}).get("problems") or [_problem(details)]
+    if problems:
+        raise PolicyError(source, problems)
+    return policy
+
+
+def _order_problems(tiers: object) -> Iterator[Problem]:
+    """Whoever lists the tiers in another order may mean another order: better to ask."""
+    if isinstance(tiers, Mapping) and sorted(tiers) == sorted(_TIERS) and list(tiers) != _TIERS:
+        yield Problem("tiers", ", ".join(tiers), f"the best tier first: {', '.join(_TIERS)}")
+
+
+def _refused(*problems: Problem) -> PydanticCustomError:
+    """The error of a validator that knows by itself what to say."""
+    return PydanticCustomError("policy", "inconsistent", {"problems": problems})
+
+
+def _problem(details: ErrorDetails) -> Problem:
+    """One of pydantic's errors in the policy's own words."""
+    path = [str(part) for part in details["loc"] if part != "[key]"]
+    found = "nothing" if details["type"] == "missing" else _shown(details["input"])
+    if details["type"] == "extra_forbidden":
+        known = [
+            field.alias or name for name, field in (Tiers if len(path) > 1 else Policy).model_fields.items()
+        ]
+        guess = get_close_matches(path[-1], known, n=1)
+        return Problem(
+            ".".join(path),
+            "an unknown field",
+            f"{guess[0]}, perhaps" if guess else f"one of {', '.join(known)}",
+        )
+    return Problem(".".join(path), found, _expected(details, path))
+
+
+def _expected(details: ErrorDetails, path: list[str]) -> str:
+    if path[0] == "rates" and len(path) > 1:
+        if details["loc"][-1] == "[key]":
+            return "a currency code of ISO 4217"
+        if isinstance(details["input"], float | Decimal):
+            return f'it as a string: {path[1]} = "{_shown(details["input"])}"'
+        return 'a decimal above 0 in quotes ("1.08") with up to 12 digits before and 18 after the point'
+    if path[0] == "engagement_weights" and len(path) > 1:
+        if details["loc"][-1] == "[key]":
+            return "a kind in lower case: a letter, then up to 63 letters, digits or _"
+        return f"a whole number from 0 to {ENGAGEMENT_WEIGHT_MAX}"
+    model = Tiers if len(path) > 1 else Policy
+    for name, field in model.model_fields.items():
+        if path[-1] in (name, field.alias):
+            return str(field.description)
+    return str(details["msg"])
+
+
+def _shown(value: object) -> str:
+    """What a document says, short enough for a line."""
+    if isinstance(value, Mapping):
+        return "a table"
+    if isinstance(value, list):
+        return "a list"
+    if isinstance(value, str):
+        return f'"{value}"' if len(value) <= 60 and value.isprintable() else repr(value)[:60]
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value)[:60]
+
+
+def _percent(share_bp: int) -> str:
+    """Basis points as a percentage in its shortest form: 3000 is 30, 1250 is 12.5."""
+    return f"{Decimal(share_bp).scaleb(-2).normalize():f}"
+
+
+def _flat(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """(path, value as text) of every field that is not a table."""
+    for name, value in document.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", str(value)

@@ -1,0 +1,340 @@
+"""A population: accounts ranked against each other, and the changes that standings cause among them.
+
+What an account's segment *is* follows from its stage and, once it is established, from its tier. What the world was
+*told* it is can be older: after the store went back in time, or while a population is muted. A change is always the
+step from what was told to what is, so that each account's changes form one chain.
+"""
+
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import NamedTuple
+
+from segmentation.account import Reason, Standing
+from segmentation.events import MICROSECONDS_PER_DAY
+from segmentation.order_index import Basis
+from segmentation.segments import TIERS, Segment, Stage
+from segmentation.tiers import Cause, Move, Tiers
+
+
+class CauseKind(StrEnum):
+    """Why an account changed its segment."""
+
+    FIRST_SIGNUP = "first_signup"
+    FIRST_PURCHASE = "first_purchase"
+    FIRST_ENGAGEMENT = "first_engagement"
+    PURCHASE = "purchase"
+    REFUND = "refund"
+    WINDOW_EXPIRY = "window_expiry"
+    REVENUE_DUE = "revenue_due"
+    GRADUATED = "graduated"
+    LAPSED = "lapsed"
+    BOUNDARY_MOVED = "boundary_moved"
+    """Others moved the cutoff past this account, which did nothing."""
+    COMBINED = "combined"
+    """Neither the account's own revenue nor the moved cutoff would have done it alone."""
+    BACKFILL = "backfill"
+    """All that happened before the first tick."""
+    RECOVERED = "recovered"
+    """Found to differ from what was last told, after the store had lost its newest writes."""
+
+
+class Direction(StrEnum):
+    """Which way a change goes."""
+
+    ENTERED = "entered"
+    """The account's first segment."""
+    ADVANCED = "advanced"
+    """From one stage to a later one: it bought for the first time, or is no longer new."""
+    UP = "up"
+    DOWN = "down"
+
+
+class Share(NamedTuple):
+    """A position as the exact fraction above / total, in [0, 1)."""
+
+    above: int
+    total: int
+
+
+class ChangeCause(NamedTuple):
+    """Why, and by how much money."""
+
+    kind: CauseKind
+    event_id: str | None
+    own_change_minor: int
+    """By how much the account's rolling revenue changed."""
+    cutoff_change_minor: int | None
+    """By how much the cutoff that the account crossed moved; None where it crossed none, or the cutoff is new."""
+
+
+class Change(NamedTuple):
+    """One account moved from one segment to another."""
+
+    account_id: str
+    population: str
+    sequence: int
+    """1, 2, 3, ... for each account, without gaps."""
+    previous_segment: Segment | None
+    current_segment: Segment
+    direction: Direction
+    cause: ChangeCause
+    lapsed: bool
+    rolling_revenue_minor: int
+    position_revenue: Share | None
+    """None for an account that is not ranked."""
+    position_accounts: Share | None
+    cutoffs_minor: tuple[int | None, ...]
+    """Lowest rolling revenue of each tier but the last."""
+    to_next_tier_up_minor: int | None
+    to_next_tier_down_minor: int | None
+    effective_at_us: int
+
+
+class Member:
+    """What the ranking stage knows of one account."""
+
+    __slots__ = (
+        "account_id",
+        "day",
+        "effective_at_us",
+        "revenue_minor",
+        "segment",
+        "sequence",
+        "stage",
+        "tier",
+        "version",
+    )
+
+    def __init__(
+        self,
+        account_id: str,
+        *,
+        stage: str = Stage.PROSPECT,
+        revenue_minor: int = 0,
+        tier: int | None = None,
+        segment: Segment | None = None,
+        sequence: int = 0,
+        effective_at_us: int = 0,
+        version: int = 0,
+        day: int = 0,
+    ) -> None:
+        self.account_id = account_id
+        self.stage = stage
+        self.revenue_minor = revenue_minor
+        self.tier = tier
+        """None: not ranked."""
+        self.segment = segment
+        """What the world was last told; None: nothing yet."""
+        self.sequence = sequence
+        """Of the last change told."""
+        self.effective_at_us = effective_at_us
+        """Of the last change told."""
+        self.version = version
+        """Of the newest standing taken; 0: none yet."""
+        self.day = day
+        """Of the newest standing taken."""
+
+    @property
+    def lapsed(self) -> bool:
+        """Established, but without revenue in the window."""
+        return self.stage == Stage.ESTABLISHED and self.tier is None
+
+    @property
+    def current_segment(self) -> Segment:
+        """What the account is, whatever was told."""
+        if self.stage == Stage.ESTABLISHED:
+            return Segment.COMMERCIAL if self.tier is None else TIERS[self.tier]
+        return Segment(self.stage)
+
+
+class Population:
+    """The accounts of one population, live. Costs O(k log n + displaced) for k standings among n accounts."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        basis: Basis,
+        boundaries: tuple[int, ...],
+        band: int,
+        members: Iterable[Member] = (),
+    ) -> None:
+        """boundaries and band in basis points; members as an earlier instance left them."""
+        self.name = name
+        self.members = {member.account_id: member for member in members}
+        self.tiers = Tiers(
+            basis=basis,
+            boundaries=boundaries,
+            band=band,
+            members=(
+                (member.account_id, member.revenue_minor, member.tier)
+                for member in self.members.values()
+                if member.tier is not None
+            ),
+        )
+        self.muted = False
+        """While it is, standings are taken but nothing is announced; see `unmute`."""
+
+    def apply(self, standings: Iterable[Standing], clock_us: int) -> tuple[list[Change], list[Member]]:
+        """Take a batch of standings as of one instant: of several for an account the newest counts.
+
+        Returns the changes, displaced accounts included, and every member that is different now.
+        """
+        taken: dict[str, Standing] = {}
+        stages: dict[str, str] = {}
+        revenues: dict[str, int] = {}
+        ranked: list[tuple[str, int | None]] = []
+        for standing in standings:
+            member = self.members.get(standing.account_id)
+            if member is None:
+                member = self.members[standing.account_id] = Member(standing.account_id)
+            if (standing.version, standing.day) < (member.version, member.day):
+                continue  # the sender went back in time, and will come to the newer one again
+            if standing.account_id not in taken:
+                stages[standing.account_id] = member.stage
+                revenues[standing.account_id] = member.revenue_minor
+            taken[standing.account_id] = standing
+            member.version, member.day = standing.version, standing.day
+            member.stage, member.revenue_minor = standing.stage, standing.revenue_minor
+        for account_id, standing in taken.items():
+            is_ranked = standing.stage == Stage.ESTABLISHED and standing.revenue_minor > 0
+            if is_ranked or self.members[account_id].tier is not None:
+                ranked.append((account_id, standing.revenue_minor if is_ranked else None))
+        cutoffs = self.tiers.cutoffs()
+        moves = {move.account: move for move in self.tiers.apply(ranked)}
+        for move in moves.values():
+            self.members[move.account].tier = move.current
+        touched = [self.members[account_id] for account_id in taken.keys() | moves.keys()]
+        if self.muted:
+            return [], touched
+        changes = []
+        for member in sorted(touched, key=_by_account_id):
+            if member.current_segment == member.segment:
+                continue
+            account_id = member.account_id
+            move, standing_or_none = moves.get(account_id), taken.get(account_id)
+            kind = self._kind(member, move, standing_or_none, stages.get(account_id))
+            own = standing_or_none if kind != CauseKind.BOUNDARY_MOVED else None
+            cause = ChangeCause(
+                kind,
+                own.event_id if own else None,
+                member.revenue_minor - revenues.get(account_id, member.revenue_minor),
+                self._cutoff_change(move, cutoffs),
+            )
+            changes.append(self._change(member, cause, _effective_at_us(own, clock_us)))
+        return changes, touched
+
+    def unmute(self, clock_us: int) -> tuple[list[Change], list[Member]]:
+        """Announce again, and announce now what differs from what was told. O(n)."""
+        self.muted = False
+        changed = [
+            member
+            for member in self.members.values()
+            if member.version and member.current_segment != member.segment
+        ]
+        cause = ChangeCause(CauseKind.RECOVERED, None, 0, None)
+        return [
+            self._change(member, cause, clock_us) for member in sorted(changed, key=_by_account_id)
+        ], changed
+
+    def was_told(
+        self, account_id: str, sequence: int, segment: Segment, effective_at_us: int
+    ) -> Member | None:
+        """Learn from the log what the world was told. Returns the member if that was news."""
+        member = self.members.get(account_id)
+        if member is None:
+            member = self.members[account_id] = Member(account_id)
+        if sequence <= member.sequence:
+            return None
+        member.sequence, member.segment, member.effective_at_us = sequence, segment, effective_at_us
+        return member
+
+    def _kind(
+        self, member: Member, move: Move | None, standing: Standing | None, stage_before: str | None
+    ) -> CauseKind:
+        if standing is None:
+            return CauseKind.BOUNDARY_MOVED
+        if member.segment is None:
+            return _FIRST.get(standing.reason, CauseKind.BACKFILL)
+        if stage_before != member.stage:
+            return CauseKind.FIRST_PURCHASE if stage_before == Stage.PROSPECT else CauseKind.GRADUATED
+        if move is not None and move.cause is Cause.BOUNDARY_MOVED:
+            return CauseKind.BOUNDARY_MOVED
+        if move is not None and move.cause is Cause.COMBINED:
+            return CauseKind.COMBINED
+        if member.tier is None and standing.reason == Reason.WINDOW_EXPIRY:
+            return CauseKind.LAPSED
+        return _OWN.get(standing.reason, CauseKind.RECOVERED)
+
+    def _cutoff_change(self, move: Move | None, before: tuple[int | None, ...]) -> int | None:
+        """How far the crossed cutoff moved: of several, the one next to where the account now is."""
+        if move is None or move.previous is None or move.current is None:
+            return None
+        crossed = move.current - 1 if move.current > move.previous else move.current
+        old, new = before[crossed], self.tiers.cutoffs()[crossed]
+        return None if old is None or new is None else new - old
+
+    def _change(self, member: Member, cause: ChangeCause, effective_at_us: int) -> Change:
+        previous, member.segment = member.segment, member.current_segment
+        member.sequence += 1
+        member.effective_at_us = max(member.effective_at_us, effective_at_us)
+        ranked = member.tier is not None
+        distance = self.tiers.distance(member.account_id) if ranked else None
+        return Change(
+            account_id=member.account_id,
+            population=self.name,
+            sequence=member.sequence,
+            previous_segment=previous,
+            current_segment=member.segment,
+            direction=direction_of(previous, member.segment),
+            cause=cause,
+            lapsed=member.lapsed,
+            rolling_revenue_minor=member.revenue_minor,
+            position_revenue=Share(*self.tiers.position(member.revenue_minor, Basis.REVENUE))
+            if ranked
+            else None,
+            position_accounts=Share(*self.tiers.position(member.revenue_minor, Basis.ACCOUNTS))
+            if ranked
+            else None,
+            cutoffs_minor=self.tiers.cutoffs(),
+            to_next_tier_up_minor=distance.up if distance else None,
+            to_next_tier_down_minor=distance.down if distance else None,
+            effective_at_us=member.effective_at_us,
+        )
+
+
+_OWN: dict[str, CauseKind] = {
+    Reason.PURCHASE: CauseKind.PURCHASE,
+    Reason.REFUND: CauseKind.REFUND,
+    Reason.WINDOW_EXPIRY: CauseKind.WINDOW_EXPIRY,
+    Reason.REVENUE_DUE: CauseKind.REVENUE_DUE,
+    Reason.GRADUATED: CauseKind.GRADUATED,
+    Reason.BACKFILL: CauseKind.BACKFILL,
+}
+_FIRST: dict[str, CauseKind] = {
+    Reason.SIGNUP: CauseKind.FIRST_SIGNUP,
+    Reason.PURCHASE: CauseKind.FIRST_PURCHASE,
+    Reason.ENGAGEMENT: CauseKind.FIRST_ENGAGEMENT,
+    Reason.REFUND: CauseKind.REFUND,
+}
+
+
+def direction_of(previous: Segment | None, current: Segment) -> Direction:
+    """Which way it is from one segment to another."""
+    if previous is None:
+        return Direction.ENTERED
+    if previous not in TIERS or current not in TIERS:
+        return Direction.ADVANCED
+    return Direction.UP if TIERS.index(current) < TIERS.index(previous) else Direction.DOWN
+
+
+def _by_account_id(member: Member) -> str:
+    return member.account_id
+
+
+def _effective_at_us(own: Standing | None, clock_us: int) -> int:
+    """The causing event's instant, where that is not before the clock, nor on a day the clock has not reached."""
+    if own is None or own.occurred_at_us is None or own.occurred_at_us < clock_us:
+        return clock_us
+    same_day = own.occurred_at_us // MICROSECONDS_PER_DAY == clock_us // MICROSECONDS_PER_DAY
+    return own.occurred_at_us if same_day else clock_us

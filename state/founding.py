@@ -1,0 +1,49 @@
+"""What an installation was founded with, and how its empty shards come to be.
+
+A store that holds nothing is new only where the world was told nothing yet; otherwise it lost what it held. So an
+installation is founded once: every shard is created, then the founding document is written. Whatever is missing later
+was lost.
+"""
+
+from typing import NamedTuple
+
+from redis.asyncio import Redis
+
+from state.keys import StageName, founding_key
+from state.shard_store import SCHEMA_VERSION, ShardStore
+
+
+class Founding(NamedTuple):
+    """What must not change under the state."""
+
+    schema_version: int
+    policy: str
+    """The canonical policy."""
+    policy_hash: str
+    partitions: int
+
+
+async def read_founding(redis: Redis, prefix: str) -> Founding | None:
+    """The founding document; None where there is none."""
+    found = await redis.hgetall(founding_key(prefix))
+    if not found:
+        return None
+    text = {field.decode(): value.decode() for field, value in found.items()}
+    return Founding(int(text["schema_version"]), text["policy"], text["policy_hash"], int(text["partitions"]))
+
+
+async def found(redis: Redis, prefix: str, policy: str, policy_hash: str, partitions: int) -> None:
+    """Create every shard that is not there, then the founding document. Safe to repeat, and for two at once."""
+    for stage in StageName:
+        for partition in range(partitions):
+            await ShardStore(redis, prefix, stage, partition).create()
+    document = Founding(SCHEMA_VERSION, policy, policy_hash, partitions)
+    await redis.hset(founding_key(prefix), mapping=document._asdict())
+
+
+async def erase(redis: Redis, prefix: str, partitions: int) -> None:
+    """Remove the founding document, then every shard."""
+    await redis.unlink(founding_key(prefix))
+    for stage in StageName:
+        for partition in range(partitions):
+            await ShardStore(redis, prefix, stage, partition).erase()

@@ -1,0 +1,41 @@
+"""The names of the keys. The part in braces is the hash tag: all keys of a shard live on one node of a cluster."""
+
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class StageName(StrEnum):
+    """The two stages that keep state."""
+
+    ACCOUNTS = "accounts"
+    RANKING = "ranking"
+
+
+class ShardKeys(NamedTuple):
+    """The keys of one shard."""
+
+    meta: str
+    """Hash: owner, progress, state, told."""
+    documents: str
+    """Hash: one document for each account."""
+    history: str
+    """Hash: closed blocks and their summaries, `account|number` and `account|index`."""
+    engagements: str
+    """Hash: engagement blocks, `account`, `account|number` and `account|index`."""
+    profiles: str
+    """Hash: what accounts say of themselves."""
+    due: str
+    """Sorted set: accounts by the next day on which time alone may change them."""
+    outbox: str
+    """List: outgoing records, oldest first."""
+
+
+def shard_keys(prefix: str, stage: StageName, partition: int) -> ShardKeys:
+    """The keys of a shard; a prefix keeps two installations in one Redis apart."""
+    tag = f"{{{prefix}:{stage}:{partition}}}"
+    return ShardKeys(*(f"{tag}:{name}" for name in ShardKeys._fields))
+
+
+def founding_key(prefix: str) -> str:
+    """Hash: what the whole installation was founded with."""
+    return f"{{{prefix}}}:founding"

@@ -1,0 +1,179 @@
+"""What one shard keeps in Redis, and the only ways to change it.
+
+A shard belongs to whoever claimed it last. Every write names its owner and the progress it goes on from, and is refused
+where either differs, so two workers, or one worker and a store that went back in time, can never mix their writes.
+"""
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import orjson
+from redis.asyncio import Redis
+
+from state.keys import ShardKeys, StageName, shard_keys
+
+SCHEMA_VERSION = 1
+"""Of everything this package stores. A worker refuses a store with another one."""
+
+OUTBOX_READ_MAX = 1_000
+"""Outgoing records read at once after a claim."""
+
+
+def _script(name: str) -> str:
+    return (Path(__file__).parent / f"{name}.lua").read_text()
+
+
+class Refused(Exception):
+    """Another worker owns the shard, or the store went back in time: drop what is cached, claim again and seek."""
+
+
+class NoSuchShard(Exception):
+    """The store holds nothing of a shard that the installation was founded with: state is lost, stop."""
+
+
+class Claim(NamedTuple):
+    """What a shard was when it was claimed."""
+
+    progress: dict[str, int]
+    """Next offset of each input topic; a topic without one has not been read."""
+    state: dict[str, Any]
+    """The stage's own small state."""
+    told: dict[str, int]
+    """Partition of the compacted topic -> offset up to which this shard knows what it told the world."""
+
+
+class Commit:
+    """The writes of one batch, gathered to be carried out at once or not at all."""
+
+    def __init__(self, progress: Mapping[str, int], state: Mapping[str, Any]) -> None:
+        self.progress = dict(progress)
+        self.state = state
+        self.sets: dict[str, dict[str, bytes]] = {}
+        self.deletes: dict[str, set[str]] = {}
+        self.due: dict[str, int | None] = {}
+        """Account -> its due day; None: it has none any more."""
+        self.outbox: list[bytes] = []
+
+    def set(self, name: str, field: str, value: bytes) -> None:
+        """Write a field of one of the shard's hashes (a name in ShardKeys)."""
+        self.sets.setdefault(name, {})[field] = value
+
+    def delete(self, name: str, field: str) -> None:
+        """Delete a field of one of the shard's hashes."""
+        self.deletes.setdefault(name, set()).add(field)
+
+
+class ShardStore:
+    """One shard's part of Redis. Every call is one round trip."""
+
+    def __init__(self, redis: Redis, prefix: str, stage: StageName, partition: int) -> None:
+        self.redis = redis
+        self.stage = stage
+        self.partition = partition
+        self.keys: ShardKeys = shard_keys(prefix, stage, partition)
+        self._claim = redis.register_script(_script("claim"))
+        self._commit = redis.register_script(_script("commit"))
+        self._outbox = redis.register_script(_script("outbox"))
+        self._trim = redis.register_script(_script("trim"))
+        self._owner = ""
+        self._expected = b""
+
+    async def create(self) -> bool:
+        """Make the empty shard. Returns False, and changes nothing, where it is there already."""
+        return bool(await self.redis.hsetnx(self.keys.meta, "progress", encode({})))
+
+    async def erase(self) -> None:
+        """Remove everything of the shard."""
+        await self.redis.unlink(*self.keys)
+
+    async def claim(self, owner: str) -> Claim:
+        """Take the shard over: from now on every other owner's writes are refused. Raises NoSuchShard."""
+        found = await self._claim(keys=[self.keys.meta], args=[owner])
+        if not found or found[0] is None:
+            raise NoSuchShard(f"{self.stage} shard {self.partition}: nothing at {self.keys.meta}")
+        self._owner, self._expected = owner, found[0]
+        return Claim(*(orjson.loads(value) if value else {} for value in found))
+
+    async def peek(self) -> Claim | None:
+        """What the shard is now, without taking it. None where there is none."""
+        found = await self.redis.hmget(self.keys.meta, ["progress", "state", "told"])
+        if found[0] is None:
+            return None
+        return Claim(*(orjson.loads(value) if value else {} for value in found))
+
+    async def load(self, name: str, fields: Iterable[str]) -> list[bytes | None]:
+        """Read fields of one of the shard's hashes (a name in ShardKeys), in order."""
+        wanted = list(fields)
+        return (
+            cast(list[bytes | None], await self.redis.hmget(getattr(self.keys, name), wanted))
+            if wanted
+            else []
+        )
+
+    async def scan(self, name: str) -> AsyncIterator[tuple[str, bytes]]:
+        """Every field of one of the shard's hashes; sees each at least once where nobody writes."""
+        async for field, value in self.redis.hscan_iter(getattr(self.keys, name), count=5_000):
+            yield field.decode(), value
+
+    async def due(self, until_day: int, limit: int) -> list[tuple[str, int]]:
+        """Up to limit (account, due day), due on the day or before it, in order of day and account."""
+        found = await self.redis.zrange(
+            self.keys.due, "-inf", until_day, byscore=True, offset=0, num=limit, withscores=True
+        )
+        return [(account.decode(), int(day)) for account, day in found]
+
+    async def due_count(self, until_day: int) -> int:
+        """How many accounts are due on the day or before it."""
+        return cast(int, await self.redis.zcount(self.keys.due, "-inf", until_day))
+
+    async def commit(self, commit: Commit) -> None:
+        """Carry a batch's writes out, all or none. Raises Refused, and then nothing was written."""
+        keys: list[str] = [self.keys.meta]
+        progress = encode(commit.progress)
+        args: list[str | bytes | int] = [self._owner, self._expected]
+
+        def write(command: str, key: str, arguments: list[Any]) -> None:
+            if arguments:
+                if key not in keys:
+                    keys.append(key)
+                args.extend((command, keys.index(key) + 1, len(arguments)))
+                args.extend(arguments)
+
+        write("HSET", self.keys.meta, ["progress", progress, "state", encode(commit.state)])
+        for name, deleted in commit.deletes.items():
+            write("HDEL", getattr(self.keys, name), [*deleted])
+        for name, values in commit.sets.items():
+            write("HSET", getattr(self.keys, name), [part for pair in values.items() for part in pair])
+        dues = [(day, account) for account, day in commit.due.items() if day is not None]
+        write("ZADD", self.keys.due, [part for pair in dues for part in pair])
+        write("ZREM", self.keys.due, [account for account, day in commit.due.items() if day is None])
+        write("RPUSH", self.keys.outbox, [*commit.outbox])
+        if not await self._commit(keys=keys, args=args):
+            raise Refused(f"{self.stage} shard {self.partition}")
+        self._expected = progress
+
+    async def outbox(self) -> list[bytes]:
+        """The outgoing records that are not trimmed yet, oldest first, at most OUTBOX_READ_MAX. Raises Refused."""
+        found = await self._outbox(
+            keys=[self.keys.meta, self.keys.outbox], args=[self._owner, OUTBOX_READ_MAX]
+        )
+        if found is None:
+            raise Refused(f"{self.stage} shard {self.partition}")
+        return cast(list[bytes], found)
+
+    async def outbox_size(self) -> int:
+        """How many outgoing records wait."""
+        return cast(int, await self.redis.llen(self.keys.outbox))
+
+    async def trim(self, count: int, told: Mapping[str, int] | None = None) -> None:
+        """Drop the oldest count outgoing records, which are published. Raises Refused, and then nothing was dropped."""
+        if not await self._trim(
+            keys=[self.keys.meta, self.keys.outbox], args=[self._owner, count, encode(told) if told else b""]
+        ):
+            raise Refused(f"{self.stage} shard {self.partition}")
+
+
+def encode(value: Mapping[str, Any]) -> bytes:
+    """JSON with sorted keys: the same value is always the same bytes."""
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)

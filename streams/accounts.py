@@ -1,0 +1,435 @@
+"""The account stage: events and ticks of one partition in, standings out.
+
+Time never overtakes data: a tick names the end of each input when it was made, and is held back until the shard has
+applied everything before. What is due when a tick has passed is done in chunks, between batches.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, NamedTuple
+
+from segmentation.account import NEVER, NO_DAY, Account, Reason, Standing, entry_id_of, reason_of
+from segmentation.events import MICROSECONDS_PER_DAY, Event, Purchase
+from segmentation.ledger import Ledger
+from segmentation.policy import Policy
+from state.documents import decode_account, decode_profile, encode_account, encode_profile
+from state.shard_store import Claim, Commit, ShardStore
+from streams.dead_letters import dead_letter
+from streams.messages import Mode, Outgoing, Standings, Tick, decode_tick, encode_standings
+from streams.shard import CorruptState, Record, Shard
+from streams.topics import ACCOUNT_INPUTS, Topic
+from streams.wire import BadRecord, Decoder
+
+log = logging.getLogger(__name__)
+
+POPULATION = "all"
+
+_KINDS: dict[Topic, Literal["purchase", "signup", "engagement"]] = {
+    Topic.PURCHASES: "purchase",
+    Topic.SIGNUPS: "signup",
+    Topic.ENGAGEMENTS: "engagement",
+}
+
+
+class _Before(NamedTuple):
+    """An account as a batch found it, and what bringing it to the day did."""
+
+    stage: str
+    revenue_minor: int
+    due_day: int
+    advanced: Reason | None
+
+
+class _HeldTick(NamedTuple):
+    record: Record
+    tick: Tick | None
+    """None: it is not a tick."""
+    error: str = ""
+
+
+class AccountShard(Shard):
+    """One partition of the account stage."""
+
+    inputs = ACCOUNT_INPUTS
+
+    def __init__(
+        self,
+        store: ShardStore,
+        *arguments: Any,
+        policy: Policy,
+        partitions: int,
+        cache_accounts: int,
+        due_chunk_accounts: int,
+        **settings: Any,
+    ) -> None:
+        super().__init__(store, *arguments, **settings)
+        self.policy = policy
+        self.decoder = Decoder(policy, partitions)
+        self.cache_accounts = cache_accounts
+        self.due_chunk_accounts = due_chunk_accounts
+        self._accounts: dict[str, Account] = {}
+        """The newest used last."""
+        self._held: list[_HeldTick] = []
+        self._due_work = asyncio.Event()
+
+    # -- state -------------------------------------------------------------------------------------------------------
+
+    async def load(self, claim: Claim) -> None:
+        """Begin with an empty cache."""
+        state = claim.state
+        self.clock_us: int = state.get("clock_us", 0)
+        self.mode: Mode | None = state.get("mode")
+        """Of the last tick; None before the first one."""
+        self.backfill: bool = state.get("backfill", False)
+        """Whether the due work under way is that of the first tick."""
+        cursor = state.get("cursor")
+        self.cursor: tuple[int, str] | None = (cursor[0], cursor[1]) if cursor else None
+        """Every account due up to this (due day, account) was done. It only grows: due days lie ahead of the clock."""
+        self.counts: dict[str, dict[str, int]] = {
+            topic: {"applied": 0, "duplicates": 0, "dead_letters": 0} | state.get("counts", {}).get(topic, {})
+            for topic in self.inputs
+        }
+        self.unknown_fields: int = state.get("unknown_fields", 0)
+        self.sent: dict[str, Any] | None = state.get("sent")
+        self.decoder.unknown_fields = 0
+        self._accounts.clear()
+        self._held.clear()
+        self._due_work.set()
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "clock_us": self.clock_us,
+            "mode": self.mode,
+            "backfill": self.backfill,
+            "cursor": self.cursor,
+            "counts": self.counts,
+            "unknown_fields": self.unknown_fields + self.decoder.unknown_fields,
+            "sent": self.sent,
+        }
+
+    @property
+    def day(self) -> int:
+        """The clock's day; NO_DAY before the first tick."""
+        return self.clock_us // MICROSECONDS_PER_DAY if self.mode else NO_DAY
+
+    # -- batches -----------------------------------------------------------------------------------------------------
+
+    async def take(self, topic: Topic, records: Sequence[Record], end: int) -> None:
+        """Apply events at once; hold ticks until their time has come."""
+        if topic is Topic.TICKS:
+            await self._take_ticks(records, end)
+        else:
+            await self._take_events(topic, records, end)
+        await self._apply_held_ticks()
+
+    async def _take_events(self, topic: Topic, records: Sequence[Record], end: int) -> None:
+        counts = self.counts[topic]
+        out: list[Outgoing] = []
+        events: list[tuple[Event, bytes]] = []
+        decode, kind = self.decoder.decode, _KINDS[topic]
+        for record in records:
+            try:
+                event = decode(kind, self.partition, record.timestamp, record.key, record.value)
+            except BadRecord as bad:
+                counts["dead_letters"] += 1
+                out.append(self._dead_letter(topic, record, bad.reason, bad.message))
+            else:
+                events.append((event, entry_id_of(event)))
+        commit = Commit({**self.progress, topic: end}, {})
+        accounts = await self._accounts_for(topic, events)
+        standings = self._apply(events, accounts, counts, commit)
+        self._write(accounts.values(), topic, commit)
+        self._send(standings, commit, out)
+        commit.state = self._state()
+        await self.commit(commit, out)
+        for account in accounts.values():
+            _saved(account)
+        self._evict()
+
+    def _apply(
+        self,
+        events: list[tuple[Event, bytes]],
+        accounts: dict[str, Account],
+        counts: dict[str, int],
+        commit: Commit,
+    ) -> list[Standing]:
+        """Apply the events to the accounts. Returns the standings that are different now."""
+        policy, day, new_start_days = self.policy, self.day, self.policy.new_start_days
+        before: dict[str, _Before] = {}
+        causes: dict[str, Event] = {}
+        duplicates = 0
+        for event, entry_id in events:
+            account_id = event.account_id
+            account = accounts[account_id]
+            if account_id not in before:
+                stage, revenue = account.stage(new_start_days), account.revenue_minor
+                due_day = account.due_day if account.records else NEVER  # a new one is in no due index yet
+                before[account_id] = _Before(stage, revenue, due_day, account.advance(day, policy))
+            if account.apply(event, entry_id, policy):
+                causes[account_id] = event
+            else:
+                duplicates += 1
+        counts["duplicates"] += duplicates
+        counts["applied"] += len(events) - duplicates
+        standings = []
+        for account_id, was in before.items():
+            account = accounts[account_id]
+            stage = account.stage(new_start_days)
+            if day != NO_DAY and (
+                not account.announced or account.revenue_minor != was.revenue_minor or stage != was.stage
+            ):
+                standings.append(_standing(account, stage, was.advanced, causes.get(account_id)))
+            if account.due_day != was.due_day:
+                commit.due[account_id] = account.due_day if account.due_day != NEVER else None
+        return standings
+
+    def _write(self, accounts: Iterable[Account], topic: Topic | None, commit: Commit) -> None:
+        """Put what changed of the accounts into the commit."""
+        for account in accounts:
+            account_id = account.account_id
+            commit.set("documents", account_id, encode_account(account))
+            if account.history.index_changed:
+                _write_blocks(commit, "history", account_id, account.history)
+            if account.engagements is not None and topic is Topic.ENGAGEMENTS:
+                commit.set("engagements", account_id, bytes(account.engagements.open))
+                if account.engagements.index_changed:
+                    _write_blocks(commit, "engagements", account_id, account.engagements)
+            if account.profile is not None and account.profile.changed:
+                commit.set("profiles", account_id, encode_profile(account.profile))
+
+    def _send(self, standings: list[Standing], commit: Commit, out: list[Outgoing]) -> None:
+        """Put the standings, if there are any, among the records to send."""
+        if not standings:
+            return
+        assert self.mode is not None
+        mode: Mode = "backfill" if self.backfill and self.mode == "live" else self.mode
+        message = Standings(self.partition, commit.progress, self.cursor, self.clock_us, mode, standings)
+        self.sent = {"progress": commit.progress, "cursor": self.cursor}
+        now_ms = self.wall_clock() // 1000
+        out.append(Outgoing([Topic.STANDINGS], POPULATION.encode(), encode_standings(message), [], now_ms))
+
+    def _dead_letter(self, topic: Topic, record: Record, reason: str, message: str) -> Outgoing:
+        return dead_letter(
+            reason=reason,
+            message=message,
+            topic=topic,
+            partition=self.partition,
+            offset=record.offset,
+            timestamp_ms=self.wall_clock() // 1000,
+            key=record.key,
+            payload=record.value,
+            headers=record.headers,
+        )
+
+    # -- accounts ----------------------------------------------------------------------------------------------------
+
+    async def _accounts_for(self, topic: Topic, events: list[tuple[Event, bytes]]) -> dict[str, Account]:
+        """The accounts of the events, with everything loaded that the events need. A new one is empty."""
+        entry_ids: dict[str, list[bytes]] = {}
+        for event, entry_id in events:
+            ids = entry_ids.get(event.account_id)
+            if ids is None:
+                entry_ids[event.account_id] = [entry_id]
+            else:
+                ids.append(entry_id)
+        accounts = await self._load(entry_ids, create=True)
+        if topic is Topic.ENGAGEMENTS:
+            await self._load_engagements(accounts, entry_ids)
+        else:
+            await self._load_blocks(accounts, entry_ids)
+        if topic is Topic.SIGNUPS:
+            missing = [account for account in accounts.values() if account.profile is None]
+            documents = await self.store.load("profiles", [account.account_id for account in missing])
+            for account, document in zip(missing, documents, strict=True):
+                account.profile = decode_profile(document)
+        return accounts
+
+    async def _load(self, account_ids: Iterable[str], *, create: bool) -> dict[str, Account]:
+        cache, found, missing = self._accounts, {}, []
+        for account_id in account_ids:
+            account = cache.pop(account_id, None)
+            if account is None:
+                missing.append(account_id)
+            else:
+                found[account_id] = cache[account_id] = account  # now the newest
+        if missing:
+            documents = await self.store.load("documents", missing)
+            known = [account_id for account_id, document in zip(missing, documents, strict=True) if document]
+            indexes = await self.store.load("history", [f"{account_id}|index" for account_id in known])
+            index_of = dict(zip(known, indexes, strict=True))
+            for account_id, document in zip(missing, documents, strict=True):
+                if document is not None:
+                    account = decode_account(account_id, document, index_of[account_id])
+                elif create:
+                    account = Account(account_id)
+                else:
+                    raise CorruptState(f"{self}: account {account_id} is due but has no document")
+                found[account_id] = cache[account_id] = account
+        return found
+
+    async def _load_blocks(self, accounts: dict[str, Account], entry_ids: dict[str, list[bytes]]) -> None:
+        """The closed blocks that bringing the accounts to the day, and these ids, need."""
+        wanted = [
+            (account.history, number, f"{account_id}|{number}")
+            for account_id, account in accounts.items()
+            if account.history.closed
+            for number in account.blocks_needed(self.day, self.policy, entry_ids.get(account_id, []))
+        ]
+        await self._load_into(wanted, "history")
+
+    async def _load_engagements(
+        self, accounts: dict[str, Account], entry_ids: dict[str, list[bytes]]
+    ) -> None:
+        missing = [account for account in accounts.values() if account.engagements is None]
+        fields = [
+            field for account in missing for field in (account.account_id, f"{account.account_id}|index")
+        ]
+        documents = await self.store.load("engagements", fields)
+        for number, account in enumerate(missing):
+            account.engagements = Ledger(documents[2 * number] or b"", documents[2 * number + 1] or b"")
+        wanted = [
+            (ledger, number, f"{account_id}|{number}")
+            for account_id, account in accounts.items()
+            if (ledger := account.engagements) is not None and ledger.closed
+            for number in sorted(
+                {n for entry_id in entry_ids[account_id] for n in ledger.blocks_for_id(entry_id)}
+            )
+        ]
+        await self._load_into(wanted, "engagements")
+        await self._load_blocks(accounts, {})
+
+    async def _load_into(self, wanted: list[tuple[Ledger, int, str]], name: str) -> None:
+        blocks = await self.store.load(name, [field for _, _, field in wanted])
+        for (ledger, number, field), block in zip(wanted, blocks, strict=True):
+            if block is None:
+                raise CorruptState(f"{self}: block {field} of the {name} is missing")
+            ledger.blocks[number] = block
+
+    def _evict(self) -> None:
+        """Keep the cache within its bound: the accounts that were used longest ago go."""
+        while len(self._accounts) > self.cache_accounts:
+            del self._accounts[next(iter(self._accounts))]
+
+    # -- time --------------------------------------------------------------------------------------------------------
+
+    async def _take_ticks(self, records: Sequence[Record], end: int) -> None:
+        """Hold the ticks until their time has come; what is no tick waits its turn among them."""
+        for record in records:
+            try:
+                self._held.append(_HeldTick(record, decode_tick(record.value)))
+            except ValueError as error:
+                self._held.append(_HeldTick(record, None, str(error)))
+
+    async def _apply_held_ticks(self) -> None:
+        """Apply the ticks up to the last one before which no data is missing. The clock never goes back."""
+        ready = 0
+        for count, held in enumerate(self._held, 1):
+            if self._is_reached(held.tick) if held.tick else ready == count - 1:
+                ready = count
+        if not ready:
+            return
+        counts, out = self.counts[Topic.TICKS], []
+        day = self.day
+        for record, tick, error in self._held[:ready]:
+            if tick is not None and tick.mode == "replay" and self.mode == "live":
+                tick, error = (
+                    None,
+                    "a replay cannot tick where live time has ticked: use a fresh installation",
+                )
+            if tick is None:
+                counts["dead_letters"] += 1
+                out.append(self._dead_letter(Topic.TICKS, record, "bad_tick", error))
+                continue
+            counts["applied"] += 1
+            self.backfill = self.backfill or self.mode is None
+            self.mode = tick.mode
+            self.clock_us = max(self.clock_us, tick.at_us)
+        end = self._held[ready - 1].record.offset + 1
+        del self._held[:ready]
+        await self.commit(Commit({**self.progress, Topic.TICKS: end}, self._state()), out)
+        if self.day != day:
+            self._due_work.set()
+
+    def _is_reached(self, tick: Tick) -> bool:
+        return all(self.position.get(topic, 0) >= end for topic, end in tick.ends.items())
+
+    async def due(self) -> bool:
+        """Bring one chunk of the accounts that are due to the clock's day."""
+        if self.day == NO_DAY:
+            return False
+        due = await self.store.due(self.day, self.due_chunk_accounts)
+        if not due:
+            if self.backfill:
+                self.backfill = False
+                await self.commit(Commit(self.progress, self._state()), [])
+            return False
+        accounts = await self._load([account_id for account_id, _ in due], create=False)
+        await self._load_blocks(accounts, {})
+        commit = Commit(self.progress, {})
+        new_start_days = self.policy.new_start_days
+        standings = []
+        for account in accounts.values():
+            advanced = account.advance(self.day, self.policy)
+            if not account.announced or advanced is not None:
+                standings.append(_standing(account, account.stage(new_start_days), advanced, None))
+            commit.due[account.account_id] = account.due_day if account.due_day != NEVER else None
+        last_account, last_day = due[-1]
+        self.cursor = (last_day, last_account)
+        self._write(accounts.values(), None, commit)
+        out: list[Outgoing] = []
+        self._send(standings, commit, out)
+        commit.state = self._state()
+        await self.commit(commit, out)
+        for account in accounts.values():
+            _saved(account)
+        self._evict()
+        return True
+
+    async def wait_for_due_work(self) -> None:
+        """Return when a tick has brought another day."""
+        await self._due_work.wait()
+        self._due_work.clear()
+
+
+def _standing(account: Account, stage: str, advanced: Reason | None, cause: Event | None) -> Standing:
+    """The account's standing, with what caused it: an event that moves money or is the account's first, else time."""
+    first, account.announced = not account.announced, True
+    if cause is not None and (first or isinstance(cause, Purchase)):
+        reason, event_id, occurred_at_us = reason_of(cause), cause.event_id, cause.occurred_at_us
+    else:
+        reason, event_id, occurred_at_us = (
+            Reason.BACKFILL if first else advanced or Reason.BACKFILL,
+            None,
+            None,
+        )
+    return Standing(
+        account.account_id,
+        stage,
+        account.revenue_minor,
+        account.records,
+        account.day,
+        reason,
+        event_id,
+        occurred_at_us,
+    )
+
+
+def _write_blocks(commit: Commit, name: str, account_id: str, ledger: Ledger) -> None:
+    if ledger.closed:
+        commit.set(name, f"{account_id}|index", ledger.index())
+    else:
+        commit.delete(name, f"{account_id}|index")
+    for number in ledger.removed:
+        commit.delete(name, f"{account_id}|{number}")
+    for number in ledger.created:
+        commit.set(name, f"{account_id}|{number}", ledger.blocks[number])
+
+
+def _saved(account: Account) -> None:
+    if account.history.index_changed or account.history.blocks:
+        account.history.saved()
+    if account.engagements is not None:
+        account.engagements.saved()
+    if account.profile is not None:
+        account.profile.changed = False

@@ -1,0 +1,151 @@
+"""What the stages write for each other: ticks, standings, and outgoing records as they wait in the outbox."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import msgpack  # type: ignore[import-untyped]
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from segmentation.account import NEVER, Standing
+from segmentation.events import MICROSECONDS_PER_DAY
+from streams.instants import format_instant, parse_instant
+
+Mode = Literal["live", "backfill", "replay"]
+"""live: as it happens. backfill: what a log held before the first tick. replay: a log read again by event time."""
+
+Headers = Sequence[tuple[str, bytes]]
+
+
+class _TickMessage(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    at: str
+    mode: Literal["live", "replay"]
+    ends: dict[str, int] = Field(max_length=16)
+
+
+class Tick(NamedTuple):
+    """What time it is, once everything before `ends` is applied."""
+
+    at_us: int
+    mode: Literal["live", "replay"]
+    ends: dict[str, int]
+    """Topic (without prefix) -> end offset of this partition when the tick was made."""
+
+
+def encode_tick(tick: Tick) -> bytes:
+    """JSON, so that anybody can tick."""
+    return orjson.dumps({"at": format_instant(tick.at_us), "mode": tick.mode, "ends": tick.ends})
+
+
+def decode_tick(value: bytes | None) -> Tick:
+    """Raises ValueError for anything that is not a tick."""
+    if value is None:
+        raise ValueError("a tick without a value")
+    try:
+        message = _TickMessage.model_validate_json(value)
+    except ValidationError as error:
+        raise ValueError(
+            f"not a tick: {error.errors(include_input=False, include_url=False)[0]['msg']}"
+        ) from None
+    at_us = parse_instant(message.at)
+    if not 0 < at_us // MICROSECONDS_PER_DAY < NEVER:
+        raise ValueError("a tick outside the days that can be counted")
+    return Tick(at_us, message.mode, message.ends)
+
+
+class Standings(NamedTuple):
+    """One batch of standings of one population, and how far it brings its account shard."""
+
+    source: int
+    """Partition of the account shard."""
+    progress: dict[str, int]
+    """The shard's next input offsets."""
+    cursor: tuple[int, str] | None
+    """Every account due up to this (due day, account) is done."""
+    clock_us: int
+    mode: Mode
+    standings: list[Standing]
+
+    def brings(self, known: "Reached | None") -> bool:
+        """Whether this holds anything that a shard which was brought as far as `known` has not taken yet."""
+        if known is None:
+            return True
+        if any(offset > known.progress.get(topic, 0) for topic, offset in self.progress.items()):
+            return True
+        return (self.cursor or _NO_CURSOR) > (known.cursor or _NO_CURSOR)
+
+
+class Reached(NamedTuple):
+    """How far an account shard was when it sent what was taken last."""
+
+    progress: dict[str, int]
+    cursor: tuple[int, str] | None
+
+
+_NO_CURSOR = (0, "")
+_STANDINGS_FORMAT = 1
+
+
+def encode_standings(message: Standings) -> bytes:
+    """msgpack: this topic is the stages' own."""
+    packed: bytes = msgpack.packb([_STANDINGS_FORMAT, *message])
+    return packed
+
+
+def decode_standings(value: bytes | None) -> Standings:
+    """Raises ValueError for anything that encode_standings did not write."""
+    try:
+        form, source, progress, cursor, clock_us, mode, standings = msgpack.unpackb(value or b"")
+        if form != _STANDINGS_FORMAT:
+            raise ValueError(f"standings of format {form}, this program reads {_STANDINGS_FORMAT}")
+        return Standings(
+            source,
+            progress,
+            (cursor[0], cursor[1]) if cursor else None,
+            clock_us,
+            mode,
+            [Standing(*standing) for standing in standings],
+        )
+    except (ValueError, TypeError, IndexError, KeyError, msgpack.UnpackException) as error:
+        raise ValueError(f"not a message of standings: {error}") from None
+
+
+class Outgoing(NamedTuple):
+    """A record as it will be published, to one topic or to several, the same bytes each time."""
+
+    topics: list[str]
+    """Without prefix."""
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes]]
+    timestamp_ms: int
+
+
+def encode_outgoing(record: Outgoing) -> bytes:
+    """For the outbox."""
+    packed: bytes = msgpack.packb(record)
+    return packed
+
+
+def decode_outgoing(data: bytes) -> Outgoing:
+    """What encode_outgoing wrote."""
+    topics, key, value, headers, timestamp_ms = msgpack.unpackb(data)
+    return Outgoing(topics, key, value, [(name, content) for name, content in headers], timestamp_ms)
+
+
+def header(headers: Headers, name: str) -> str | None:
+    """The text of a record's header; None where there is none."""
+    for known, value in headers:
+        if known == name:
+            return value.decode("utf-8", "replace")
+    return None
+
+
+def json_object(value: bytes | None) -> Mapping[str, Any]:
+    """A record's JSON. Raises ValueError where it is not an object."""
+    found = orjson.loads(value or b"null")
+    if not isinstance(found, dict):
+        raise ValueError("not a JSON object")
+    return found

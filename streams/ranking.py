@@ -1,0 +1,196 @@
+"""The ranking stage: standings in, segment changes out. The single writer of segments."""
+
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from segmentation.order_index import Basis
+from segmentation.policy import Policy
+from segmentation.population import Change, Member, Population
+from segmentation.segments import Segment
+from state.documents import decode_member, encode_member
+from state.shard_store import Claim, Commit, ShardStore
+from streams.changes import INPUT_OFFSET, ChangeData, change_data, change_record
+from streams.dead_letters import dead_letter
+from streams.instants import parse_instant
+from streams.messages import Mode, Outgoing, Reached, Standings, decode_standings, header
+from streams.shard import Record, Shard
+from streams.topics import Topic
+
+log = logging.getLogger(__name__)
+
+ToldReader = Callable[[Mapping[str, int]], AsyncIterator[Record]]
+"""Reads the compacted topic from an offset for each partition (as text) to its end."""
+
+
+class RankingShard(Shard):
+    """One partition of the ranking stage: the populations whose names fall on it."""
+
+    inputs = (Topic.STANDINGS,)
+
+    def __init__(
+        self,
+        store: ShardStore,
+        *arguments: Any,
+        policy: Policy,
+        read_told: ToldReader,
+        partition_of: Callable[[str], int],
+        **settings: Any,
+    ) -> None:
+        super().__init__(store, *arguments, **settings)
+        self.policy = policy
+        self._read_told = read_told
+        self._partition_of = partition_of
+        self.populations: dict[str, Population] = {}
+
+    # -- state -------------------------------------------------------------------------------------------------------
+
+    async def load(self, claim: Claim) -> None:
+        """Read every member, and what the world was told since the store was last written."""
+        state = claim.state
+        self.clock_us: int = state.get("clock_us", 0)
+        self.counts: dict[str, int] = {"applied": 0, "duplicates": 0, "dead_letters": 0} | state.get(
+            "counts", {}
+        )
+        self.changes: int = state.get("changes", 0)
+        self.sources: dict[str, Reached] = {
+            source: Reached(reached["progress"], tuple(reached["cursor"]) if reached["cursor"] else None)
+            for source, reached in state.get("sources", {}).items()
+        }
+        self.muted_until: int = state.get("muted_until", 0)
+        """Offset of the standings up to which the world was already told: until it is reached nothing is announced."""
+        members: dict[str, list[Member]] = {}
+        async for account_id, document in self.store.scan("documents"):
+            member, population = decode_member(account_id, document)
+            members.setdefault(population, []).append(member)
+        self.populations = {name: self._new_population(name, listed) for name, listed in members.items()}
+        await self._learn_what_was_told(claim.told)
+
+    def _new_population(self, name: str, members: Sequence[Member] = ()) -> Population:
+        policy = self.policy
+        population = Population(
+            name, basis=Basis(policy.basis), boundaries=policy.boundaries, band=policy.band_bp, members=members
+        )
+        population.muted = self._is_muted
+        return population
+
+    @property
+    def _is_muted(self) -> bool:
+        return self.progress[Topic.STANDINGS] < self.muted_until
+
+    def _population(self, name: str) -> Population:
+        if name not in self.populations:
+            self.populations[name] = self._new_population(name)
+        return self.populations[name]
+
+    async def _learn_what_was_told(self, told: Mapping[str, int]) -> None:
+        """A store that lost its newest writes does not know its newest changes, but the world does.
+
+        Their sequences and segments are taken over, and nothing is announced until the shard has read on to where it
+        was when it made them: then only what differs is.
+        """
+        self._learned: list[tuple[Member, str]] = []
+        until = self.muted_until
+        async for record in self._read_told(told):
+            if record.value is None:
+                continue
+            data = ChangeData.model_validate_json(record.value)
+            if self._partition_of(data.population) != self.partition:
+                continue
+            member = self._population(data.population).was_told(
+                data.account_id,
+                data.sequence,
+                Segment(data.current_segment),
+                parse_instant(data.effective_at),
+            )
+            if member is not None:
+                self._learned.append((member, data.population))
+                until = max(until, int(header(record.headers, INPUT_OFFSET) or 0))
+        if self._learned:
+            log.warning(
+                "%s: the store had lost %d changes that were announced; reading on silently to offset %d",
+                *(self, len(self._learned), until),
+            )
+            self.muted_until = until
+            for population in self.populations.values():
+                population.muted = self._is_muted
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "clock_us": self.clock_us,
+            "counts": self.counts,
+            "changes": self.changes,
+            "sources": {source: reached._asdict() for source, reached in self.sources.items()},
+            "muted_until": self.muted_until,
+        }
+
+    # -- batches -----------------------------------------------------------------------------------------------------
+
+    async def take(self, topic: Topic, records: Sequence[Record], end: int) -> None:
+        """Apply the messages that bring news, those of one instant together, and commit."""
+        out: list[Outgoing] = []
+        news: list[tuple[str, Standings]] = []
+        for record in records:
+            try:
+                population = (record.key or b"").decode()
+                message = decode_standings(record.value)
+            except ValueError as error:
+                self.counts["dead_letters"] += 1
+                out.append(self._dead_letter(record, str(error)))
+                continue
+            source = str(message.source)
+            if not message.brings(self.sources.get(source)):
+                self.counts["duplicates"] += 1
+                continue
+            self.counts["applied"] += 1
+            self.sources[source] = Reached(message.progress, message.cursor)
+            news.append((population, message))
+        commit = Commit({**self.progress, topic: end}, {})
+        for member, name in self._learned:
+            commit.set("documents", member.account_id, encode_member(member, name))
+        for (name, clock_us, mode), group in groupby(news, key=_population_and_instant):
+            self.clock_us = max(self.clock_us, clock_us)
+            population = self._population(name)
+            standings = [standing for _, message in group for standing in message.standings]
+            changes, members = population.apply(standings, self.clock_us)
+            _write(population, members, commit)
+            out += self._records(changes, mode, end)
+        if self.muted_until and end >= self.muted_until:
+            self.muted_until = 0
+            for population in self.populations.values():
+                changes, members = population.unmute(self.clock_us)
+                _write(population, members, commit)
+                out += self._records(changes, "live", end)
+        commit.state = self._state()
+        await self.commit(commit, out)
+        self._learned.clear()
+
+    def _records(self, changes: list[Change], mode: Mode, end: int) -> list[Outgoing]:
+        now_us = self.wall_clock()
+        self.changes += len(changes)
+        version = self.policy.version
+        return [change_record(change_data(change, version, mode, now_us), end, now_us) for change in changes]
+
+    def _dead_letter(self, record: Record, message: str) -> Outgoing:
+        return dead_letter(
+            reason="bad_standings",
+            message=message,
+            topic=Topic.STANDINGS,
+            partition=self.partition,
+            offset=record.offset,
+            timestamp_ms=self.wall_clock() // 1000,
+            key=record.key,
+            payload=record.value,
+            headers=record.headers,
+        )
+
+
+def _population_and_instant(news: tuple[str, Standings]) -> tuple[str, int, Mode]:
+    name, message = news
+    return name, message.clock_us, message.mode
+
+
+def _write(population: Population, members: Iterable[Member], commit: Commit) -> None:
+    for member in members:
+        commit.set("documents", member.account_id, encode_member(member, population.name))

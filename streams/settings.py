@@ -1,0 +1,75 @@
+"""Every setting of the program, read in one place: RESEGMENT_... variables of the environment."""
+
+import ssl
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """What differs between installations. Rules are in the policy, not here."""
+
+    model_config = SettingsConfigDict(env_prefix="RESEGMENT_", extra="ignore", frozen=True)
+
+    kafka_bootstrap_servers: str = "127.0.0.1:9092"
+    """host:port, comma separated."""
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    kafka_sasl_username: str | None = None
+    kafka_sasl_password: SecretStr | None = None
+    kafka_ca_file: Path | None = None
+    kafka_certificate_file: Path | None = None
+    kafka_key_file: Path | None = None
+    kafka_transactions: bool = True
+    """False only for a broker without transactions, as the embedded one: one worker is the limit then."""
+    kafka_group: str = "resegment"
+    kafka_session_timeout_seconds: float = Field(10.0, ge=6.0, le=300.0)
+    """How long a worker may be silent before its partitions go to another."""
+    topic_prefix: str = ""
+    """Before every topic's name."""
+
+    redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    """redis://user:password@host:port/db, rediss:// for TLS (with ?ssl_ca_certs=FILE), unix:// for a socket."""
+    redis_prefix: str = Field("resegment", pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    """Before every key."""
+
+    policy: Path | None = None
+    """The policy document; none: the default policy."""
+    clock: Literal["wall", "replay"] = "wall"
+    """wall: this worker ticks. replay: somebody replays a log and ticks with its time."""
+    tick_seconds: float = Field(1.0, ge=0.05, le=60.0)
+
+    batch_records_max: int = Field(2_000, ge=1, le=50_000)
+    """Records a poll brings at most."""
+    cache_accounts: int = Field(200_000, ge=1_000)
+    """Accounts that the account stage of one worker keeps in memory, about 1 KB each."""
+    due_chunk_accounts: int = Field(500, ge=1, le=5_000)
+    """Accounts done at once when time alone changes many: purchases wait no longer than for one chunk."""
+    relay_interval_ms: int = Field(20, ge=0, le=1_000)
+    """How long outgoing records gather: a transaction costs the same for one as for a thousand."""
+    outbox_records_max: int = Field(20_000, ge=100)
+    """Outgoing records of one shard that may wait for the broker before the shard stops taking in more."""
+
+    def kafka_arguments(self) -> dict[str, Any]:
+        """The connection's arguments for any aiokafka client. Raises OSError or ssl.SSLError for unusable files."""
+        arguments: dict[str, Any] = {
+            "bootstrap_servers": self.kafka_bootstrap_servers,
+            "security_protocol": self.kafka_security_protocol,
+        }
+        if "SSL" in self.kafka_security_protocol:
+            arguments["ssl_context"] = self.ssl_context()
+        if self.kafka_security_protocol.startswith("SASL"):
+            password = self.kafka_sasl_password
+            arguments["sasl_mechanism"] = self.kafka_sasl_mechanism
+            arguments["sasl_plain_username"] = self.kafka_sasl_username
+            arguments["sasl_plain_password"] = password.get_secret_value() if password else None
+        return arguments
+
+    def ssl_context(self) -> ssl.SSLContext:
+        """TLS that verifies the broker, with the client's certificate where one is set."""
+        context = ssl.create_default_context(cafile=self.kafka_ca_file)
+        if self.kafka_certificate_file:
+            context.load_cert_chain(self.kafka_certificate_file, self.kafka_key_file)
+        return context

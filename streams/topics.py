@@ -1,0 +1,155 @@
+"""The topics: their names, what they must be like, and how they are made and checked."""
+
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import NamedTuple
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import TopicAlreadyExistsError, for_code
+
+from segmentation.policy import Policy
+from streams.settings import Settings
+
+DAY_MS = 86_400_000
+DEAD_LETTER_BYTES_MAX = 4 * 1024 * 1024
+"""A dead letter holds the record as it came, headers included."""
+
+
+class Topic(StrEnum):
+    """The topics, without the installation's prefix."""
+
+    PURCHASES = "purchases"
+    SIGNUPS = "signups"
+    ENGAGEMENTS = "engagements"
+    TICKS = "ticks"
+    STANDINGS = "standings"
+    SEGMENT_CHANGES = "segment-changes"
+    SEGMENTS = "segments"
+    DEAD_LETTERS = "dead-letters"
+
+
+EVENT_TOPICS = (Topic.PURCHASES, Topic.SIGNUPS, Topic.ENGAGEMENTS)
+ACCOUNT_INPUTS = (*EVENT_TOPICS, Topic.TICKS)
+SHARDED = (*ACCOUNT_INPUTS, Topic.STANDINGS)
+"""Read by shards: all with the same number of partitions."""
+
+
+class TopicNames:
+    """Topics to names and back, with the installation's prefix."""
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+
+    def name(self, topic: Topic) -> str:
+        """The name on the broker."""
+        return self.prefix + topic
+
+    def topic(self, name: str) -> Topic:
+        """The topic that a name on the broker stands for. Raises ValueError for a strange one."""
+        return Topic(name.removeprefix(self.prefix))
+
+
+class Finding(NamedTuple):
+    """Something about the topics that is not as it should be."""
+
+    is_error: bool
+    text: str
+
+
+def topic_settings(topic: Topic, policy: Policy) -> dict[str, str]:
+    """What a topic is made with. Inputs are kept as long as they can count, so that state can be rebuilt from them."""
+    window_ms = str((policy.window_days + 1) * DAY_MS)
+    return {
+        Topic.PURCHASES: {"retention.ms": window_ms},
+        Topic.SIGNUPS: {"retention.ms": "-1"},
+        Topic.ENGAGEMENTS: {"retention.ms": window_ms},
+        Topic.TICKS: {"retention.ms": str(7 * DAY_MS)},
+        Topic.STANDINGS: {"retention.ms": str(7 * DAY_MS)},
+        Topic.SEGMENT_CHANGES: {"retention.ms": window_ms},
+        Topic.SEGMENTS: {"cleanup.policy": "compact"},
+        Topic.DEAD_LETTERS: {"retention.ms": window_ms, "max.message.bytes": str(DEAD_LETTER_BYTES_MAX)},
+    }[topic]
+
+
+async def create_topics(
+    admin: AIOKafkaAdminClient, settings: Settings, policy: Policy, partitions: int, replication: int
+) -> list[str]:
+    """Make the topics that are not there. Returns the names of the new ones. Raises KafkaError."""
+    names = TopicNames(settings.topic_prefix)
+    existing = set(await admin.list_topics())
+    wanted = [
+        NewTopic(names.name(topic), partitions, replication, topic_configs=topic_settings(topic, policy))
+        for topic in Topic
+        if names.name(topic) not in existing
+    ]
+    if not wanted:
+        return []
+    response = await admin.create_topics(wanted)
+    for error in response.topic_errors:
+        if error[1] not in (0, TopicAlreadyExistsError.errno):
+            raise for_code(error[1])(f"{error[0]}: {error[2] if len(error) > 2 else ''}")
+    return [topic.name for topic in wanted]
+
+
+async def partition_counts(admin: AIOKafkaAdminClient, settings: Settings) -> dict[Topic, int]:
+    """How many partitions each topic has; a topic that is not there is not in the answer."""
+    names = TopicNames(settings.topic_prefix)
+    wanted = {names.name(topic): topic for topic in Topic}
+    described = await admin.describe_topics([name for name in await admin.list_topics() if name in wanted])
+    return {wanted[topic["topic"]]: len(topic["partitions"]) for topic in described}
+
+
+async def check_topics(admin: AIOKafkaAdminClient, settings: Settings, policy: Policy) -> list[Finding]:
+    """Everything about the topics that is not as it should be, errors and warnings."""
+    names = TopicNames(settings.topic_prefix)
+    counts = await partition_counts(admin, settings)
+    findings = [
+        Finding(True, f"topic {names.name(topic)} is missing: make it with `resegment topics create`")
+        for topic in Topic
+        if topic not in counts
+    ]
+    sharded = {topic: counts[topic] for topic in SHARDED if topic in counts}
+    if len(set(sharded.values())) > 1:
+        listed = ", ".join(f"{names.name(topic)} {count}" for topic, count in sharded.items())
+        findings.append(Finding(True, f"partition counts differ, they must be equal: {listed}"))
+    for topic, config in (await _configs(admin, settings, counts)).items():
+        findings.extend(_check_config(names.name(topic), config, topic_settings(topic, policy)))
+    return findings
+
+
+async def _configs(
+    admin: AIOKafkaAdminClient, settings: Settings, topics: dict[Topic, int]
+) -> dict[Topic, dict[str, str]]:
+    names = TopicNames(settings.topic_prefix)
+    found: dict[Topic, dict[str, str]] = {}
+    for topic in topics:
+        resource = ConfigResource(ConfigResourceType.TOPIC, names.name(topic))
+        for response in await admin.describe_configs([resource]):
+            for described in response.resources:
+                found[topic] = {entry[0]: entry[1] for entry in described[4]}
+    return found
+
+
+def _check_config(name: str, config: dict[str, str], wanted: dict[str, str]) -> Iterator[Finding]:
+    compacted = "compact" in config.get("cleanup.policy", "delete")
+    if wanted.get("cleanup.policy") == "compact":
+        if not compacted:
+            yield Finding(
+                True, f"topic {name} is not compacted (cleanup.policy): it would forget accounts' segments"
+            )
+        return
+    if compacted:
+        yield Finding(True, f"topic {name} is compacted (cleanup.policy): events would be lost")
+    retention, needed = int(config.get("retention.ms", -1)), int(wanted.get("retention.ms", -1))
+    if retention != -1 and (needed == -1 or retention < needed):
+        days = "for ever" if needed == -1 else f"{needed // DAY_MS} days"
+        yield Finding(
+            False,
+            f"topic {name} keeps {retention / DAY_MS:g} days, less than {days}: "
+            "what is older is missing when state is rebuilt from the log, and `verify` cannot check it",
+        )
+    if "max.message.bytes" in wanted and int(config.get("max.message.bytes", 0)) < int(
+        wanted["max.message.bytes"]
+    ):
+        yield Finding(False, f"topic {name}: max.message.bytes is below {wanted['max.message.bytes']}")

@@ -1,0 +1,341 @@
+"""A worker: the Faust application, its two agents, and the shards of the partitions it was given."""
+
+import asyncio
+import gc
+import logging
+import tempfile
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, cast
+
+import faust
+from aiokafka.partitioner import murmur2
+from faust.types import TP
+from redis.asyncio import Redis
+
+from segmentation.policy import Policy
+from state import founding
+from state.keys import StageName
+from state.shard_store import SCHEMA_VERSION, ShardStore
+from streams import transport
+from streams.accounts import AccountShard
+from streams.log import LogReader
+from streams.ranking import RankingShard
+from streams.relay import PlainPublisher, Publisher, TransactionalPublisher
+from streams.settings import Settings
+from streams.shard import CorruptState, LogPosition, Record, Shard
+from streams.ticker import Ticker
+from streams.topics import ACCOUNT_INPUTS, SHARDED, Topic, TopicNames
+
+log = logging.getLogger(__name__)
+
+DRAIN_SECONDS = 10.0
+"""How long a worker that was asked to leave goes on publishing what it has decided."""
+
+
+class CannotStart(Exception):
+    """Something about the installation must be put right first; the message says what."""
+
+
+def wall_clock_us() -> int:
+    """Now, in microseconds since 1970."""
+    return time.time_ns() // 1000
+
+
+class App(faust.App):
+    """A Faust application that resumes from where its shards say."""
+
+    claim_partitions: transport.Claim
+
+
+class Worker:
+    """Runs both stages for the partitions that the consumer group gives it, until stopped or something is corrupt."""
+
+    def __init__(self, settings: Settings, policy: Policy, redis: Redis) -> None:
+        self.settings = settings
+        self.policy = policy
+        self.redis = redis
+        self.names = TopicNames(settings.topic_prefix)
+        self.kafka_arguments = settings.kafka_arguments()
+        self.reader = LogReader(self.kafka_arguments, settings.topic_prefix)
+        self.shards: dict[tuple[StageName, int], Shard] = {}
+        self.partitions = 0
+        self._failure: asyncio.Future[BaseException] | None = None
+        self._datadir = tempfile.TemporaryDirectory(prefix="resegment-")
+        self.app = self._new_app()
+
+    # -- starting and stopping ---------------------------------------------------------------------------------------
+
+    async def run(self, stop: asyncio.Event, *, rebuild: bool = False) -> None:
+        """Work until `stop` is set, then drain and leave the group. Raises CannotStart, CorruptState."""
+        async with AsyncExitStack() as stack:
+            stack.callback(self._datadir.cleanup)
+            await stack.enter_async_context(self.reader)
+            await self.prepare(rebuild=rebuild)
+            _tune_garbage_collector()
+            self._failure = asyncio.get_running_loop().create_future()
+            ticker = asyncio.create_task(self._tick()) if self.settings.clock == "wall" else None
+            self.app.finalize()
+            try:
+                await self.app.start()
+                await self._until(stop)
+            finally:
+                if ticker is not None:
+                    ticker.cancel()
+                    await asyncio.gather(ticker, return_exceptions=True)
+                await self._leave()
+
+    async def _until(self, stop: asyncio.Event) -> None:
+        assert self._failure is not None
+        endings: list[asyncio.Future[Any]] = [
+            asyncio.ensure_future(stop.wait()),
+            asyncio.ensure_future(self.app._crashed.wait()),
+        ]
+        try:
+            await asyncio.wait([*endings, self._failure], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for ending in endings:
+                ending.cancel()
+        if self._failure.done():
+            raise self._failure.result()
+        if self.app._crashed.is_set():
+            raise self.app.crash_reason or CorruptState("the stream processor crashed")
+
+    async def _leave(self) -> None:
+        await asyncio.gather(*(shard.close(drain_seconds=DRAIN_SECONDS) for shard in self.shards.values()))
+        self.shards.clear()
+        await self.app.stop()
+
+    def _failed(self, error: BaseException) -> None:
+        if self._failure is not None and not self._failure.done():
+            self._failure.set_result(error)
+
+    async def prepare(self, *, rebuild: bool) -> None:
+        """See that topics, store and policy fit together, and found the installation if it is new.
+
+        Raises CannotStart, CorruptState.
+        """
+        await self.reader.refresh()
+        counts = {topic: self.reader.partition_count(topic) for topic in Topic}
+        missing = [self.names.name(topic) for topic, count in counts.items() if not count]
+        if missing:
+            raise CannotStart(
+                f"topics are missing: {', '.join(missing)}; make them with `resegment topics create`"
+            )
+        if len({counts[topic] for topic in SHARDED}) > 1:
+            listed = ", ".join(f"{self.names.name(topic)} {counts[topic]}" for topic in SHARDED)
+            raise CannotStart(f"partition counts differ, they must be equal: {listed}")
+        self.partitions = counts[Topic.PURCHASES]
+        prefix = self.settings.redis_prefix
+        known = await founding.read_founding(self.redis, prefix)
+        if known is None:
+            if not rebuild and await self._was_anything_told(counts[Topic.SEGMENTS]):
+                raise CorruptState(
+                    f"the store holds nothing under {prefix!r}, but {self.names.name(Topic.SEGMENTS)} holds changes: "
+                    "it lost its data, or this is the wrong store. Restore it, or start with --rebuild."
+                )
+            policy = self.policy
+            await founding.found(self.redis, prefix, policy.canonical(), policy.hash, self.partitions)
+            return
+        self._check(known)
+
+    def _check(self, known: founding.Founding) -> None:
+        if known.schema_version != SCHEMA_VERSION:
+            raise CannotStart(
+                f"the store has schema {known.schema_version}, this program reads {SCHEMA_VERSION}: "
+                "use the program that wrote it, or a newer one"
+            )
+        if known.partitions != self.partitions:
+            raise CannotStart(
+                f"the state was made for {known.partitions} partitions, the topics have {self.partitions}: "
+                "accounts would be looked for in the wrong places"
+            )
+        if known.policy_hash != self.policy.hash:
+            differences = "\n  ".join(self.policy.differences(known.policy))
+            raise CannotStart(
+                "the policy differs from the one that the state was made with (state -> this policy):\n"
+                f"  {differences}\nStart with the policy of the state, or use a new store and topics."
+            )
+
+    async def _was_anything_told(self, partitions: int) -> bool:
+        bounds = await self.reader.bounds([(Topic.SEGMENTS, number) for number in range(partitions)])
+        return any(bound.end > bound.first for bound in bounds.values())
+
+    # -- the Faust application ---------------------------------------------------------------------------------------
+
+    def _new_app(self) -> App:
+        settings = self.settings
+        credentials: dict[str, Any] = {}
+        if settings.kafka_security_protocol != "PLAINTEXT":
+            credentials["broker_credentials"] = _faust_credentials(settings)
+        servers = ";".join(f"batches://{server}" for server in settings.kafka_bootstrap_servers.split(","))
+        app = App(
+            settings.kafka_group,
+            broker=servers,
+            broker_session_timeout=settings.kafka_session_timeout_seconds,
+            broker_heartbeat_interval=settings.kafka_session_timeout_seconds / 4,
+            broker_max_poll_records=settings.batch_records_max,
+            broker_commit_interval=1.0,
+            ConsumerScheduler=transport.BatchScheduler,
+            # the default restarts an agent whose body raised, and its lost batch would count as done
+            agent_supervisor="mode.CrashingSupervisor",
+            stream_buffer_maxsize=16,
+            stream_wait_empty=False,
+            topic_allow_declare=False,
+            topic_disable_leader=True,
+            web_enabled=False,
+            store="memory://",
+            datadir=Path(self._datadir.name),
+            loghandlers=[],
+            logging_config={"version": 1, "disable_existing_loggers": False},
+            **credentials,
+        )
+        app.claim_partitions = self.claim_partitions
+        accounts = app.topic(*map(self.names.name, ACCOUNT_INPUTS), schema=transport.BatchSchema())
+        standings = app.topic(self.names.name(Topic.STANDINGS), schema=transport.BatchSchema())
+        app.agent(accounts, name="account_stage", concurrency=1)(self._agent(StageName.ACCOUNTS))
+        app.agent(standings, name="ranking_stage", concurrency=1)(self._agent(StageName.RANKING))
+        return app
+
+    def _agent(self, stage: StageName) -> Any:
+        async def agent(stream: Any) -> None:
+            async for event in stream.noack().events():
+                batch = event.value
+                shard = self.shards.get((stage, batch.partition))
+                if shard is not None:
+                    try:
+                        await shard.offer(self.names.topic(batch.topic), batch)
+                    except BaseException as error:
+                        self._failed(error)
+                        raise
+                event.ack()
+
+        return agent
+
+    async def claim_partitions(self, assigned: set[TP]) -> dict[TP, int]:
+        """Claim the shards of these partitions and let the others go. Returns where to read on."""
+        if self.app.should_stop:
+            return {}
+        try:
+            wanted = {(_stage_of(self.names.topic(tp.topic)), tp.partition) for tp in assigned}
+            gone = [self.shards.pop(key) for key in list(self.shards) if key not in wanted]
+            await asyncio.gather(*(shard.close() for shard in gone))
+            for key in wanted - self.shards.keys():
+                self.shards[key] = self._new_shard(*key)
+            claimed = await asyncio.gather(*(self.shards[key].claim() for key in wanted))
+        except Exception as error:
+            self._failed(error)
+            raise
+        log.info("claimed %d shards", len(wanted))
+        return {
+            TP(self.names.name(topic), partition): offset
+            for (_, partition), offsets in zip(wanted, claimed, strict=True)
+            for topic, offset in offsets.items()
+        }
+
+    # -- shards ------------------------------------------------------------------------------------------------------
+
+    def _new_shard(self, stage: StageName, partition: int) -> Shard:
+        settings = self.settings
+        store = ShardStore(self.redis, settings.redis_prefix, stage, partition)
+        common: dict[str, Any] = {
+            "wall_clock": wall_clock_us,
+            "relay_interval_ms": settings.relay_interval_ms,
+            "outbox_records_max": settings.outbox_records_max,
+            "failed": self._failed,
+            "policy": self.policy,
+        }
+        if stage is StageName.ACCOUNTS:
+            return AccountShard(
+                store,
+                self._new_publisher(stage, partition),
+                self,
+                partitions=self.partitions,
+                cache_accounts=max(1_000, settings.cache_accounts // max(1, self.partitions)),
+                due_chunk_accounts=settings.due_chunk_accounts,
+                **common,
+            )
+        return RankingShard(
+            store,
+            self._new_publisher(stage, partition),
+            self,
+            read_told=self._read_told,
+            partition_of=self._partition_of,
+            **common,
+        )
+
+    def _new_publisher(self, stage: StageName, partition: int) -> Publisher:
+        if not self.settings.kafka_transactions:
+            return PlainPublisher(self.kafka_arguments, self.names)
+        transactional_id = f"{self.settings.kafka_group}-{self.settings.topic_prefix}{stage}-{partition}"
+        return TransactionalPublisher(self.kafka_arguments, transactional_id, self.names)
+
+    def _partition_of(self, key: str) -> int:
+        return partition_of(key.encode(), self.partitions)
+
+    async def _read_told(self, told: Mapping[str, int]) -> AsyncIterator[Record]:
+        count = self.reader.partition_count(Topic.SEGMENTS)
+        starts = {(Topic.SEGMENTS, number): told.get(str(number), 0) for number in range(count)}
+        async for _, record in self.reader.read(starts):
+            yield record
+
+    async def bounds(self, partition: int, topics: Sequence[Topic]) -> dict[Topic, LogPosition]:
+        """Where the log begins and ends in this partition of the topics."""
+        found = await self.reader.bounds([(topic, partition) for topic in topics])
+        return {topic: position for (topic, _), position in found.items()}
+
+    async def seek(self, partition: int, offsets: Mapping[Topic, int]) -> dict[Topic, int]:
+        """Go on reading from these offsets. Returns for each how often its position was set by now."""
+        consumer = cast(transport.Consumer, self.app.consumer)
+        tps = {TP(self.names.name(topic), partition): offset for topic, offset in offsets.items()}
+        assigned = {tp: offset for tp, offset in tps.items() if tp in consumer.assignment()}
+        await consumer.seek_wait(assigned)
+        return {self.names.topic(tp.topic): consumer.seeks(tp) for tp in tps}
+
+    async def _tick(self) -> None:
+        def owned() -> list[int]:
+            return [
+                number
+                for (stage, number), shard in self.shards.items()
+                if stage is StageName.ACCOUNTS and shard.owned
+            ]
+
+        ticker = Ticker(
+            self.kafka_arguments,
+            self.reader,
+            self.names,
+            seconds=self.settings.tick_seconds,
+            wall_clock=wall_clock_us,
+            partitions=owned,
+        )
+        await ticker.run()
+
+
+def partition_of(key: bytes, partitions: int) -> int:
+    """The partition that Kafka's default partitioner gives a key."""
+    return int(murmur2(key) & 0x7FFFFFFF) % partitions
+
+
+def _stage_of(topic: Topic) -> StageName:
+    return StageName.RANKING if topic is Topic.STANDINGS else StageName.ACCOUNTS
+
+
+def _faust_credentials(settings: Settings) -> Any:
+    if settings.kafka_security_protocol == "SSL":
+        return faust.SSLCredentials(context=settings.ssl_context())
+    arguments = settings.kafka_arguments()
+    return faust.SASLCredentials(
+        username=arguments["sasl_plain_username"],
+        password=arguments["sasl_plain_password"],
+        mechanism=arguments["sasl_mechanism"],
+        ssl_context=arguments.get("ssl_context"),
+    )
+
+
+def _tune_garbage_collector() -> None:
+    """Accounts are many, small and free of cycles: with the default thresholds looking at them costs 9 us an event."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 50, 100)

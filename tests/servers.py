@@ -1,0 +1,265 @@
+"""Apache Kafka and Redis as they run in production, for the tests and benchmarks that need them.
+
+Both keep their directory and their port over `stop`, `kill`, `pause` and any further `start`: a client sees a
+server that went away and came back.
+"""
+
+import os
+import secrets
+import shutil
+import subprocess
+import tempfile
+from base64 import urlsafe_b64encode
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from streams.server_process import LOOPBACK, ServerProcess, free_port, kafka_answers, redis_answers
+
+KAFKA_VERSION = "4.3.0"
+
+_POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>resegment</groupId>
+  <artifactId>kafka-for-tests</artifactId>
+  <version>1</version>
+  <packaging>pom</packaging>
+  <dependencies>
+    <dependency>
+      <groupId>org.apache.kafka</groupId>
+      <artifactId>kafka_2.13</artifactId>
+      <version>{KAFKA_VERSION}</version>
+    </dependency>
+    <dependency>
+      <groupId>org.slf4j</groupId>
+      <artifactId>slf4j-simple</artifactId>
+      <version>1.7.36</version>
+    </dependency>
+  </dependencies>
+</project>
+"""
+
+_KAFKA_SETTINGS = {
+    "process.roles": "broker,controller",
+    "node.id": "1",
+    "controller.listener.names": "CONTROLLER",
+    "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+    "auto.create.topics.enable": "false",
+    "message.max.bytes": "10485760",
+    # One broker: nothing to replicate to.
+    "default.replication.factor": "1",
+    "offsets.topic.replication.factor": "1",
+    "transaction.state.log.replication.factor": "1",
+    "transaction.state.log.min.isr": "1",
+    "share.coordinator.state.topic.replication.factor": "1",
+    "share.coordinator.state.topic.min.isr": "1",
+    # Few of what nobody needs many of here: each is a directory and open files.
+    "offsets.topic.num.partitions": "4",
+    "transaction.state.log.num.partitions": "4",
+    "num.network.threads": "2",
+    "num.io.threads": "4",
+    "log.cleaner.dedupe.buffer.size": "16777216",
+    # No waiting for members that do not come, short sessions allowed, a restarted broker let in again soon.
+    "group.initial.rebalance.delay.ms": "0",
+    "group.min.session.timeout.ms": "1000",
+    "broker.session.timeout.ms": "3000",
+    "broker.heartbeat.interval.ms": "500",
+    # Retention and compaction act while a test waits, on topics whose segments are short.
+    "log.initial.task.delay.ms": "500",
+    "log.retention.check.interval.ms": "500",
+    "log.cleaner.backoff.ms": "500",
+}
+
+
+class MissingPrerequisite(Exception):
+    """A program that these servers need is not on this machine. The message names it and how to get it."""
+
+
+class _Server:
+    """A server process in a temporary directory, removed with everything in it at the end of the context."""
+
+    _process: ServerProcess
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            # The log stays: the error names it.
+            self._process.kill()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        shutil.rmtree(self._process.directory, ignore_errors=True)
+
+    @property
+    def pid(self) -> int:
+        """The server's process id. Raises RuntimeError if it is not started."""
+        return self._process.pid
+
+    @property
+    def log(self) -> Path:
+        """What the server printed, over all its starts."""
+        return self._process.log
+
+    def start(self) -> None:
+        """Starts the server on the data it has, and returns when it answers. Raises ServerFailed."""
+        self._process.start()
+
+    def stop(self) -> None:
+        """Lets the server leave cleanly, and waits for it."""
+        self._process.stop()
+
+    def kill(self) -> None:
+        """kill -9, and waits."""
+        self._process.kill()
+
+    def pause(self) -> None:
+        """SIGSTOP: connections stay open, nothing answers."""
+        self._process.pause()
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        self._process.resume()
+
+
+class KafkaServer(_Server):
+    """One node of Apache Kafka, broker and controller in one.
+
+    with KafkaServer() as kafka:
+        print(kafka.address)
+
+    `settings` are lines of server.properties that win over the ones above.
+    """
+
+    def __init__(self, settings: Mapping[str, str] | None = None, *, heap: str = "512m") -> None:
+        """Gets the jars, by Maven, the first time. Raises MissingPrerequisite without Java or Maven."""
+        java = _program("java", "Java 17 or newer (Debian: default-jre-headless)")
+        class_path = f"{kafka_jars()}/*"
+        directory = Path(tempfile.mkdtemp(prefix="resegment-kafka-"))
+        port, controller_port = free_port(), free_port()
+        cluster_id = urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")
+        properties = {
+            **_KAFKA_SETTINGS,
+            "listeners": f"PLAINTEXT://{LOOPBACK}:{port},CONTROLLER://{LOOPBACK}:{controller_port}",
+            "controller.quorum.bootstrap.servers": f"{LOOPBACK}:{controller_port}",
+            "log.dirs": str(directory / "data"),
+            **(settings or {}),
+        }
+        self._properties = directory / "server.properties"
+        self._properties.write_text("".join(f"{name}={value}\n" for name, value in properties.items()))
+        (directory / "tmp").mkdir()
+        self._java = [
+            java,
+            f"-Xmx{heap}",
+            "-XX:+UseSerialGC",
+            "-XX:-UsePerfData",
+            f"-Djava.io.tmpdir={directory / 'tmp'}",
+            "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+            "-cp",
+            class_path,
+        ]
+        self._cluster_id = cluster_id
+        self._formatted = False
+        self._process = ServerProcess(
+            [*self._java, "kafka.Kafka", str(self._properties)],
+            directory=directory,
+            port=port,
+            answers=partial(kafka_answers, port, cluster_id),
+            ready_s=90,
+        )
+
+    @property
+    def address(self) -> str:
+        """The bootstrap server: "host:port"."""
+        return f"{LOOPBACK}:{self._process.port}"
+
+    def start(self) -> None:
+        """As every server's; the first start formats the storage."""
+        if not self._formatted:
+            self._format()
+            self._formatted = True
+        super().start()
+
+    def _format(self) -> None:
+        tool = ["kafka.tools.StorageTool", "format", "--standalone", "--cluster-id", self._cluster_id]
+        _run([*self._java, *tool, "--config", str(self._properties)])
+
+
+class RedisServer(_Server):
+    """The redis-server of this machine, without eviction.
+
+    with RedisServer(append_only=True) as redis:
+        print(redis.url)
+    """
+
+    def __init__(self, *, append_only: bool = False) -> None:
+        """`append_only` keeps the data over a restart, synced each second. Raises MissingPrerequisite."""
+        executable = _program("redis-server", "Redis 7 or newer (Debian: redis-server)")
+        directory = Path(tempfile.mkdtemp(prefix="resegment-redis-"))
+        port = free_port()
+        command = [
+            executable,
+            *("--port", str(port)),
+            *("--bind", LOOPBACK),
+            *("--dir", str(directory)),
+            *("--save", ""),
+            *("--appendonly", "yes" if append_only else "no"),
+            *("--appendfsync", "everysec"),
+            *("--maxmemory-policy", "noeviction"),
+        ]
+        self._process = ServerProcess(
+            command,
+            directory=directory,
+            port=port,
+            answers=partial(redis_answers, port, directory),
+            ready_s=30,
+        )
+
+    @property
+    def url(self) -> str:
+        """The address: "redis://host:port/0"."""
+        return f"redis://{LOOPBACK}:{self._process.port}/0"
+
+
+def kafka_jars() -> Path:
+    """The folder with the jars of Apache Kafka, filled by Maven if it is not there (20 s).
+
+    Raises MissingPrerequisite without Maven.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "resegment"
+    jars = cache / f"kafka-{KAFKA_VERSION}"
+    if not jars.is_dir():
+        maven = _program("mvn", "Apache Maven (Debian: maven)")
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache, prefix="kafka-") as scratch:
+            pom = Path(scratch) / "pom.xml"
+            pom.write_text(_POM)
+            goal = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies"
+            arguments = [f"-DoutputDirectory={scratch}/jars", "-DincludeScope=runtime"]
+            _run([maven, "--quiet", "--batch-mode", "--file", str(pom), goal, *arguments])
+            try:
+                (Path(scratch) / "jars").rename(jars)
+            except OSError:
+                # Another run was quicker; then its jars are there.
+                if not jars.is_dir():
+                    raise
+    return jars
+
+
+def _program(name: str, what: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        raise MissingPrerequisite(f"{name} is not on the PATH: install {what}.")
+    return found
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"{command[0]} ended with status {done.returncode}:\n{done.stdout}{done.stderr}")
