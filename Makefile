@@ -58,5 +58,5 @@ lock: $(STAMP) ## work the locked requirements out again from pyproject.toml
 	$(PIP_COMPILE) --constraint requirements/dev.txt --only-build-deps --all-build-deps --output-file requirements/build.txt
 
 clean: ## remove what make made
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .grimp_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -118,7 +118,7 @@ class Account:
         self.revenue_minor = revenue_minor
         """Rolling revenue on `day`."""
         self.due_day = due_day
-        """The first day on which time alone may change the standing; NEVER if none."""
+        """The first day on which time alone may change the standing, or what is stored; NEVER if none."""
         self.records = records
         """Input records taken so far, duplicates included."""
         self.announced = announced
@@ -190,8 +190,14 @@ class Account:
         self.profile.take(event)
         day = event.occurred_at_us // MICROSECONDS_PER_DAY
         if day > self.day - policy.window_days:
-            self.history.append(day, 0, entry_id)
+            self._remember(day, 0, entry_id, policy)
         return True
+
+    def _remember(self, day: int, value: int, entry_id: bytes, policy: Policy) -> None:
+        self.history.append(day, value, entry_id)
+        if not self.history.open:
+            # A block was closed. It must be dropped one day, even if it holds no revenue that leaves the window.
+            self.due_day = min(self.due_day, self.history.closed[-1].last_day + policy.window_days)
 
     def _take_purchase(self, event: Purchase, entry_id: bytes, policy: Policy) -> None:
         day, amount = event.day, event.amount_minor
@@ -203,7 +209,7 @@ class Account:
                 self.due_day = min(self.due_day, next_stage_day)
         if day <= self.day - policy.window_days:
             return  # it left the window before it came
-        self.history.append(day, amount, entry_id)
+        self._remember(day, amount, entry_id, policy)
         if not amount:
             return
         if day <= self.day:

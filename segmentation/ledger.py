@@ -125,12 +125,17 @@ class Ledger:
         """Move the window (day - window_days, day] from old_day to new_day and forget the entries that are before it.
 
         Returns by how much the sum of the values in the window changes, and the next day on which it can change again
-        (None: never). O(entries in the open block and in those that `blocks_for_advance` names).
+        or a closed block can be dropped (None: never). O(entries in the open block and in those that
+        `blocks_for_advance` names).
         """
         old_horizon, horizon = old_day - window_days, new_day - window_days
         moving = {block.number for block in self._moving(old_day, new_day, window_days)}
         change = 0
-        due_days = [block.first_day + window_days for block in self.closed if block.number not in moving]
+        due_days = [
+            (block.last_day if block.number in moving else block.first_day) + window_days
+            for block in self.closed
+            if block.last_day > horizon
+        ]
         for data in (self.open, *(self.blocks[number] for number in moving)):
             for day, value, _ in ENTRY.iter_unpack(data):
                 change += value * ((horizon < day <= new_day) - (old_horizon < day <= old_day))
@@ -149,10 +154,9 @@ class Ledger:
             self.closed = [block for block in self.closed if block.last_day > horizon]
             for block in past:
                 self.blocks.pop(block.number, None)
-                if block.number in self.created:
-                    self.created.discard(block.number)
-                else:
-                    self.removed.add(block.number)
+                self.created.discard(block.number)
+                # also where it was never stored: a block that is may have had its number before
+                self.removed.add(block.number)
             self.index_changed = True
 
     def entries(self) -> Iterator[tuple[int, int, bytes]]:

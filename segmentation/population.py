@@ -188,8 +188,10 @@ class Population:
             member = self.members.get(standing.account_id)
             if member is None:
                 member = self.members[standing.account_id] = Member(standing.account_id)
-            if (standing.version, standing.day) < (member.version, member.day):
-                continue  # the sender went back in time, and will come to the newer one again
+            if (standing.version, standing.day) <= (member.version, member.day):
+                # Told twice; or the sender went back in time and reads its topics in another order: of as many
+                # records the ones it read first may be others. It will come to all of them again.
+                continue
             if standing.account_id not in taken:
                 stages[standing.account_id] = member.stage
                 revenues[standing.account_id] = member.revenue_minor

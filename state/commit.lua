@@ -1,10 +1,12 @@
--- The one atomic write of a shard. Refuses (returns 0) where the stored owner or progress is not what the caller
--- loaded or last wrote: another worker owns the shard now, or the store went back in time.
+-- The one atomic write of a shard. Refuses (returns 0) where the stored owner, progress or number of commits is not
+-- what the caller loaded or last wrote: another worker owns the shard now, or the store went back in time, or this
+-- commit was carried out before and its answer got lost. (Not every commit moves the progress on: due work does not.)
 -- KEYS: the shard's meta hash, then the keys that are written.
--- ARGV: owner, expected progress, then for each write: command, index of its key in KEYS, count, arguments.
-local meta = redis.call('HMGET', KEYS[1], 'owner', 'progress')
-if meta[1] ~= ARGV[1] or meta[2] ~= ARGV[2] then return 0 end
-local at = 3
+-- ARGV: owner, expected progress, expected commits, then for each write: command, index of its key in KEYS, count,
+-- arguments.
+local meta = redis.call('HMGET', KEYS[1], 'owner', 'progress', 'commits')
+if meta[1] ~= ARGV[1] or meta[2] ~= ARGV[2] or (meta[3] or '0') ~= ARGV[3] then return 0 end
+local at = 4
 while at <= #ARGV do
   local command, key, last = ARGV[at], KEYS[tonumber(ARGV[at + 1])], at + 2 + tonumber(ARGV[at + 2])
   at = at + 3

@@ -26,19 +26,29 @@ class Founding(NamedTuple):
 async def read_founding(redis: Redis, prefix: str) -> Founding | None:
     """The founding document; None where there is none."""
     found = await redis.hgetall(founding_key(prefix))
-    if not found:
-        return None
-    text = {field.decode(): value.decode() for field, value in found.items()}
-    return Founding(int(text["schema_version"]), text["policy"], text["policy_hash"], int(text["partitions"]))
+    return _founding(found) if found else None
 
 
-async def found(redis: Redis, prefix: str, policy: str, policy_hash: str, partitions: int) -> None:
-    """Create every shard that is not there, then the founding document. Safe to repeat, and for two at once."""
+async def found(redis: Redis, prefix: str, policy: str, policy_hash: str, partitions: int) -> Founding:
+    """Create every shard that is not there, then the founding document where there is none.
+
+    Safe to repeat, and for two at once: returns the document that is there now, which may be another's.
+    """
     for stage in StageName:
         for partition in range(partitions):
             await ShardStore(redis, prefix, stage, partition).create()
-    document = Founding(SCHEMA_VERSION, policy, policy_hash, partitions)
-    await redis.hset(founding_key(prefix), mapping=document._asdict())
+    key, document = founding_key(prefix), Founding(SCHEMA_VERSION, policy, policy_hash, partitions)
+    async with redis.pipeline(transaction=True) as pipeline:
+        for field, value in document._asdict().items():
+            pipeline.hsetnx(key, field, value)
+        pipeline.hgetall(key)
+        *_, found = await pipeline.execute()
+    return _founding(found)
+
+
+def _founding(found: dict[bytes, bytes]) -> Founding:
+    text = {field.decode(): value.decode() for field, value in found.items()}
+    return Founding(int(text["schema_version"]), text["policy"], text["policy_hash"], int(text["partitions"]))
 
 
 async def erase(redis: Redis, prefix: str, partitions: int) -> None:

@@ -1,7 +1,8 @@
 """What one shard keeps in Redis, and the only ways to change it.
 
-A shard belongs to whoever claimed it last. Every write names its owner and the progress it goes on from, and is refused
-where either differs, so two workers, or one worker and a store that went back in time, can never mix their writes.
+A shard belongs to whoever claimed it last. Every write names its owner, and the progress and the number of commits it
+goes on from, and is refused where any of them differs, so two workers, or one worker and a store that went back in time,
+can never mix their writes.
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -78,6 +79,7 @@ class ShardStore:
         self._trim = redis.register_script(_script("trim"))
         self._owner = ""
         self._expected = b""
+        self._commits = 0
 
     async def create(self) -> bool:
         """Make the empty shard. Returns False, and changes nothing, where it is there already."""
@@ -92,8 +94,9 @@ class ShardStore:
         found = await self._claim(keys=[self.keys.meta], args=[owner])
         if not found or found[0] is None:
             raise NoSuchShard(f"{self.stage} shard {self.partition}: nothing at {self.keys.meta}")
-        self._owner, self._expected = owner, found[0]
-        return Claim(*(orjson.loads(value) if value else {} for value in found))
+        *parts, commits = found
+        self._owner, self._expected, self._commits = owner, parts[0], int(commits or 0)
+        return Claim(*(orjson.loads(value) if value else {} for value in parts))
 
     async def peek(self) -> Claim | None:
         """What the shard is now, without taking it. None where there is none."""
@@ -131,7 +134,7 @@ class ShardStore:
         """Carry a batch's writes out, all or none. Raises Refused, and then nothing was written."""
         keys: list[str] = [self.keys.meta]
         progress = encode(commit.progress)
-        args: list[str | bytes | int] = [self._owner, self._expected]
+        args: list[str | bytes | int] = [self._owner, self._expected, self._commits]
 
         def write(command: str, key: str, arguments: list[Any]) -> None:
             if arguments:
@@ -140,7 +143,9 @@ class ShardStore:
                 args.extend((command, keys.index(key) + 1, len(arguments)))
                 args.extend(arguments)
 
-        write("HSET", self.keys.meta, ["progress", progress, "state", encode(commit.state)])
+        commits = self._commits + 1
+        meta = ["progress", progress, "state", encode(commit.state), "commits", commits]
+        write("HSET", self.keys.meta, meta)
         for name, deleted in commit.deletes.items():
             write("HDEL", getattr(self.keys, name), [*deleted])
         for name, values in commit.sets.items():
@@ -151,7 +156,7 @@ class ShardStore:
         write("RPUSH", self.keys.outbox, [*commit.outbox])
         if not await self._commit(keys=keys, args=args):
             raise Refused(f"{self.stage} shard {self.partition}")
-        self._expected = progress
+        self._expected, self._commits = progress, commits
 
     async def outbox(self) -> list[bytes]:
         """The outgoing records that are not trimmed yet, oldest first, at most OUTBOX_READ_MAX. Raises Refused."""

@@ -1,5 +1,6 @@
 """A segment change as the world reads it: a CloudEvent in binary mode, keyed by account."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import orjson
@@ -12,6 +13,12 @@ from streams.instants import format_instant
 
 CHANGE_TYPE = "resegment.segment.changed.v1"
 SOURCE = "resegment"
+_SAME_HEADERS = [
+    ("ce_specversion", b"1.0"),
+    ("ce_source", SOURCE.encode()),
+    ("ce_type", CHANGE_TYPE.encode()),
+    ("content-type", b"application/json"),
+]
 INPUT_OFFSET = "ce_inputoffset"
 """Header: the offset in `standings` after which the change was made."""
 
@@ -61,60 +68,71 @@ class ChangeData(BaseModel):
     recorded_at: str
 
 
-def change_data(change: Change, policy_version: str, mode: Mode, recorded_at_us: int) -> ChangeData:
-    """The wire form of a change."""
-    key, enterprise = change.cutoffs_minor
-    return ChangeData(
-        account_id=change.account_id,
-        population=change.population,
-        sequence=change.sequence,
-        previous_segment=change.previous_segment,
-        current_segment=change.current_segment,
-        direction=change.direction,
-        cause=CauseData(
-            kind=change.cause.kind,
-            event_id=change.cause.event_id,
-            own_change_minor=change.cause.own_change_minor,
-            cutoff_change_minor=change.cause.cutoff_change_minor,
-        ),
-        lapsed=change.lapsed,
-        rolling_revenue_minor=change.rolling_revenue_minor,
-        position_revenue=_fraction(change.position_revenue),
-        position_accounts=_fraction(change.position_accounts),
-        cutoffs_minor=CutoffsData(key=key, enterprise=enterprise),
-        to_next_tier_up_minor=change.to_next_tier_up_minor,
-        to_next_tier_down_minor=change.to_next_tier_down_minor,
-        policy_version=policy_version,
-        mode=mode,
-        effective_at=format_instant(change.effective_at_us),
-        recorded_at=format_instant(recorded_at_us),
-    )
+class ChangeWriter:
+    """Makes the records of changes. Plain dicts: a model of pydantic for each would cost as much as all the rest."""
+
+    def __init__(self, policy_version: str) -> None:
+        self.policy_version = policy_version
+
+    def records(
+        self, changes: Iterable[Change], mode: Mode, *, input_offset: int, recorded_at_us: int
+    ) -> list[Outgoing]:
+        """One record for each change, for the topic of changes and for the compacted one of each account's latest.
+
+        input_offset: the position in `standings` after what caused the changes.
+        """
+        recorded_at, recorded_at_ms = format_instant(recorded_at_us), recorded_at_us // 1000
+        offset_header = (INPUT_OFFSET, str(input_offset).encode())
+        topics: list[str] = [Topic.SEGMENT_CHANGES, Topic.SEGMENTS]
+        records = []
+        for change in changes:
+            effective_at = format_instant(change.effective_at_us)
+            account_id = change.account_id.encode()
+            headers = [
+                *_SAME_HEADERS,
+                ("ce_id", b"%b:%d" % (account_id, change.sequence)),
+                ("ce_subject", account_id),
+                ("ce_time", effective_at.encode()),
+                offset_header,
+            ]
+            value = orjson.dumps(self._data(change, mode, effective_at, recorded_at))
+            records.append(Outgoing(topics, account_id, value, headers, recorded_at_ms))
+        return records
+
+    def _data(self, change: Change, mode: Mode, effective_at: str, recorded_at: str) -> dict[str, Any]:
+        """The fields of ChangeData."""
+        key, enterprise = change.cutoffs_minor
+        kind, event_id, own_change_minor, cutoff_change_minor = change.cause
+        return {
+            "account_id": change.account_id,
+            "population": change.population,
+            "sequence": change.sequence,
+            "previous_segment": change.previous_segment,
+            "current_segment": change.current_segment,
+            "direction": change.direction,
+            "cause": {
+                "kind": kind,
+                "event_id": event_id,
+                "own_change_minor": own_change_minor,
+                "cutoff_change_minor": cutoff_change_minor,
+            },
+            "lapsed": change.lapsed,
+            "rolling_revenue_minor": change.rolling_revenue_minor,
+            "position_revenue": _fraction(change.position_revenue),
+            "position_accounts": _fraction(change.position_accounts),
+            "cutoffs_minor": {"key": key, "enterprise": enterprise},
+            "to_next_tier_up_minor": change.to_next_tier_up_minor,
+            "to_next_tier_down_minor": change.to_next_tier_down_minor,
+            "policy_version": self.policy_version,
+            "mode": mode,
+            "effective_at": effective_at,
+            "recorded_at": recorded_at,
+        }
 
 
 def _fraction(share: Share | None) -> float | None:
     """For people and charts; tiers are decided on the exact fraction."""
     return None if share is None else round(share.above / share.total, 9) if share.total else 0.0
-
-
-def change_record(data: ChangeData, input_offset: int, recorded_at_us: int) -> Outgoing:
-    """The record, for the topic of changes and for the compacted one of each account's latest."""
-    headers = [
-        ("ce_specversion", "1.0"),
-        ("ce_id", f"{data.account_id}:{data.sequence}"),
-        ("ce_source", SOURCE),
-        ("ce_type", CHANGE_TYPE),
-        ("ce_subject", data.account_id),
-        ("ce_time", data.effective_at),
-        (INPUT_OFFSET, str(input_offset)),
-        ("content-type", "application/json"),
-    ]
-    return Outgoing(
-        topics=[Topic.SEGMENT_CHANGES, Topic.SEGMENTS],
-        key=data.account_id.encode(),
-        value=data.model_dump_json().encode(),
-        headers=[(name, text.encode()) for name, text in headers],
-        timestamp_ms=recorded_at_us // 1000,
-    )
 
 
 def cloud_event(headers: Headers, value: bytes | None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from segmentation.population import Change, Member, Population
 from segmentation.segments import Segment
 from state.documents import decode_member, encode_member
 from state.shard_store import Claim, Commit, ShardStore
-from streams.changes import INPUT_OFFSET, ChangeData, change_data, change_record
+from streams.changes import INPUT_OFFSET, ChangeData, ChangeWriter
 from streams.dead_letters import dead_letter
 from streams.instants import parse_instant
 from streams.messages import Mode, Outgoing, Reached, Standings, decode_standings, header
@@ -40,6 +40,7 @@ class RankingShard(Shard):
     ) -> None:
         super().__init__(store, *arguments, **settings)
         self.policy = policy
+        self._writer = ChangeWriter(policy.version)
         self._read_told = read_told
         self._partition_of = partition_of
         self.populations: dict[str, Population] = {}
@@ -133,7 +134,7 @@ class RankingShard(Shard):
         news: list[tuple[str, Standings]] = []
         for record in records:
             try:
-                population = (record.key or b"").decode()
+                name = (record.key or b"").decode()
                 message = decode_standings(record.value)
             except ValueError as error:
                 self.counts["dead_letters"] += 1
@@ -145,7 +146,7 @@ class RankingShard(Shard):
                 continue
             self.counts["applied"] += 1
             self.sources[source] = Reached(message.progress, message.cursor)
-            news.append((population, message))
+            news.append((name, message))
         commit = Commit({**self.progress, topic: end}, {})
         for member, name in self._learned:
             commit.set("documents", member.account_id, encode_member(member, name))
@@ -167,10 +168,8 @@ class RankingShard(Shard):
         self._learned.clear()
 
     def _records(self, changes: list[Change], mode: Mode, end: int) -> list[Outgoing]:
-        now_us = self.wall_clock()
         self.changes += len(changes)
-        version = self.policy.version
-        return [change_record(change_data(change, version, mode, now_us), end, now_us) for change in changes]
+        return self._writer.records(changes, mode, input_offset=end, recorded_at_us=self.wall_clock())
 
     def _dead_letter(self, record: Record, message: str) -> Outgoing:
         return dead_letter(

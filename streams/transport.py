@@ -78,7 +78,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     def _create_worker_consumer(self, transport: Any) -> AIOKafkaConsumer:
         self.positions: dict[TopicPartition, int] = {}
         self.seeks: dict[TopicPartition, int] = {}
-        self._sought_in: dict[TopicPartition, object] = {}
+        self._sought_in: dict[TopicPartition, Any] = {}
         """The assignment in which the position was set: after a rebalance it means nothing until it is set again."""
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS_MAX
@@ -91,10 +91,11 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         polled = await super()._fetch_records(consumer, active_partitions, timeout, max_records)
         assignment = _assignment(consumer)
         batches: dict[TopicPartition, Batch] = {}
-        for tp in active_partitions:
-            if assignment is None or self._sought_in.get(tp) is not assignment:
+        for tp in tuple(active_partitions):  # the main thread may change it meanwhile
+            sought_in = self._sought_in.get(tp)
+            if sought_in is None or sought_in is not assignment:
                 continue
-            state = assignment.state_value(tp)
+            state = sought_in.state_value(tp)
             if state is None or not state.has_valid_position:
                 continue
             start, end = self.positions[tp], state.position

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import faust
-from aiokafka.partitioner import murmur2
 from faust.types import TP
 from redis.asyncio import Redis
 
@@ -22,6 +21,7 @@ from state.shard_store import SCHEMA_VERSION, ShardStore
 from streams import transport
 from streams.accounts import AccountShard
 from streams.log import LogReader
+from streams.partitions import partition_of
 from streams.ranking import RankingShard
 from streams.relay import PlainPublisher, Publisher, TransactionalPublisher
 from streams.settings import Settings
@@ -311,11 +311,6 @@ class Worker:
             partitions=owned,
         )
         await ticker.run()
-
-
-def partition_of(key: bytes, partitions: int) -> int:
-    """The partition that Kafka's default partitioner gives a key."""
-    return int(murmur2(key) & 0x7FFFFFFF) % partitions
 
 
 def _stage_of(topic: Topic) -> StageName:

@@ -303,6 +303,18 @@ def test_an_account_in_the_cache_is_still_checked() -> None:
     assert decoder.decode("purchase", own, WRITTEN_MS, KEY, value).account_id == ACCOUNT
 
 
+def test_an_accounts_id_is_one_object_while_it_is_cached() -> None:
+    """A hundred thousand purchases of one account do not keep as many copies of its name."""
+    decoder = Decoder(POLICY, PARTITIONS)
+
+    first, second = (
+        decoder.decode("purchase", partition(KEY), WRITTEN_MS, KEY, spoiled("purchase", event_id=event_id))
+        for event_id in ("e-1", "e-2")
+    )
+
+    assert first.account_id is second.account_id
+
+
 def test_the_cache_of_accounts_is_bounded_and_changes_nothing() -> None:
     """Many more accounts than it holds are decoded as if it were not there."""
     decoder = Decoder(POLICY, PARTITIONS, cached_accounts=10)

@@ -1,0 +1,189 @@
+"""Everything about one account, read from the store and the log: what `resegment explain` says."""
+
+from collections import deque
+from typing import Any
+
+from pydantic import BaseModel
+from redis.asyncio import Redis
+
+from segmentation.account import Account
+from segmentation.events import MICROSECONDS_PER_DAY
+from segmentation.explanation import Step, forecast
+from segmentation.order_index import Basis
+from segmentation.policy import Policy
+from segmentation.population import Member
+from segmentation.segments import Stage
+from segmentation.tiers import Tiers
+from state.documents import decode_account, decode_member, decode_profile
+from state.founding import read_founding
+from state.keys import StageName
+from state.shard_store import ShardStore
+from streams.accounts import POPULATION
+from streams.changes import ChangeData, CutoffsData
+from streams.instants import format_instant
+from streams.log import LogReader
+from streams.partitions import partition_of
+from streams.settings import Settings
+from streams.topics import Topic
+
+CHANGES_SHOWN = 10
+
+
+class UnknownAccount(Exception):
+    """No valid event of this account was applied yet."""
+
+
+class ForecastStep(BaseModel):
+    """From this day on, if nothing happens but time, with the cutoffs as they are."""
+
+    on: str
+    rolling_revenue_minor: int
+    segment: str
+    lapsed: bool
+
+
+class Explanation(BaseModel):
+    """What an account is, why, how far it is from its neighbours, and where time alone takes it."""
+
+    account_id: str
+    population: str
+    as_of: str
+    """The instant of the account's clock."""
+    stage: str
+    segment: str | None
+    """None: not announced yet."""
+    lapsed: bool
+    rolling_revenue_minor: int
+    base_currency: str
+    first_purchase_on: str | None
+    position_revenue: float | None
+    """Share of revenue strictly above; None where the account is not ranked."""
+    position_accounts: float | None
+    basis: str
+    cutoffs_minor: CutoffsData
+    to_next_tier_up_minor: int | None
+    """The gain of revenue that lifts it, with the cutoffs as they are."""
+    to_next_tier_down_minor: int | None
+    """The loss of revenue that lowers it."""
+    sequence: int
+    profile: dict[str, Any]
+    forecast: list[ForecastStep]
+    changes: list[ChangeData]
+    """The latest, oldest first."""
+
+
+async def explain(
+    settings: Settings, policy: Policy, redis: Redis, reader: LogReader, account_id: str
+) -> Explanation:
+    """Read everything about an account. O(n) for n accounts of its population, whose cutoffs must be worked out.
+
+    Raises UnknownAccount, RedisError, KafkaError.
+    """
+    founding = await read_founding(redis, settings.redis_prefix)
+    if founding is None:
+        raise UnknownAccount(f"the store holds no installation under {settings.redis_prefix!r}")
+    partition = partition_of(account_id.encode(), founding.partitions)
+    store = ShardStore(redis, settings.redis_prefix, StageName.ACCOUNTS, partition)
+    account, clock_us = await _account(store, account_id)
+    day = clock_us // MICROSECONDS_PER_DAY
+    account.advance(day, policy)
+    members = await _members(redis, settings, partition_of(POPULATION.encode(), founding.partitions))
+    tiers = Tiers(
+        basis=Basis(policy.basis),
+        boundaries=policy.boundaries,
+        band=policy.band_bp,
+        members=((m.account_id, m.revenue_minor, m.tier) for m in members.values() if m.tier is not None),
+    )
+    member = members.get(account_id) or Member(account_id)
+    ranked = member.tier is not None
+    distance = tiers.distance(account_id) if ranked else None
+    key, enterprise = tiers.cutoffs()
+    (profile,) = await store.load("profiles", [account_id])
+    steps = forecast(
+        ((entry_day, amount) for entry_day, amount, _ in account.history.entries()),
+        day=day,
+        window_days=policy.window_days,
+        new_start_days=policy.new_start_days,
+        first_purchase_day=account.first_purchase_day,
+        tier=member.tier,
+        gates_of=tiers.gates,
+    )
+    stage = account.stage(policy.new_start_days)
+    return Explanation(
+        account_id=account_id,
+        population=POPULATION,
+        as_of=format_instant(clock_us),
+        stage=stage,
+        segment=member.segment,
+        lapsed=member.lapsed,
+        rolling_revenue_minor=account.revenue_minor,
+        base_currency=policy.base_currency,
+        first_purchase_on=None if stage is Stage.PROSPECT else _date(account.first_purchase_day),
+        position_revenue=_position(tiers, member, Basis.REVENUE) if ranked else None,
+        position_accounts=_position(tiers, member, Basis.ACCOUNTS) if ranked else None,
+        basis=policy.basis,
+        cutoffs_minor=CutoffsData(key=key, enterprise=enterprise),
+        to_next_tier_up_minor=distance.up if distance else None,
+        to_next_tier_down_minor=distance.down if distance else None,
+        sequence=member.sequence,
+        profile={field: value for field, (value, _) in decode_profile(profile).fields.items()},
+        forecast=[_forecast_step(step) for step in steps],
+        changes=await _changes(reader, account_id),
+    )
+
+
+async def _account(store: ShardStore, account_id: str) -> tuple[Account, int]:
+    """The account with its whole history, and its shard's clock."""
+    claim = await store.peek()
+    (document,) = await store.load("documents", [account_id])
+    if claim is None or document is None:
+        raise UnknownAccount(f"no valid event of account {account_id} was applied yet")
+    (index,) = await store.load("history", [f"{account_id}|index"])
+    account = decode_account(account_id, document, index)
+    numbers = [block.number for block in account.history.closed]
+    blocks = await store.load("history", [f"{account_id}|{number}" for number in numbers])
+    account.history.blocks = {
+        number: block for number, block in zip(numbers, blocks, strict=True) if block is not None
+    }
+    return account, claim.state.get("clock_us", 0)
+
+
+async def _members(redis: Redis, settings: Settings, partition: int) -> dict[str, Member]:
+    store = ShardStore(redis, settings.redis_prefix, StageName.RANKING, partition)
+    members = {}
+    async for account_id, document in store.scan("documents"):
+        member, population = decode_member(account_id, document)
+        if population == POPULATION:
+            members[account_id] = member
+    return members
+
+
+async def _changes(reader: LogReader, account_id: str) -> list[ChangeData]:
+    key = account_id.encode()
+    await reader.refresh()
+    partition = partition_of(key, reader.partition_count(Topic.SEGMENT_CHANGES))
+    latest: deque[ChangeData] = deque(maxlen=CHANGES_SHOWN)
+    async for _, record in reader.read({(Topic.SEGMENT_CHANGES, partition): 0}):
+        if record.key == key and record.value is not None:
+            change = ChangeData.model_validate_json(record.value)
+            if not latest or change.sequence > latest[-1].sequence:  # a repeated one is the same record
+                latest.append(change)
+    return list(latest)
+
+
+def _position(tiers: Tiers, member: Member, basis: Basis) -> float:
+    above, total = tiers.position(member.revenue_minor, basis)
+    return round(above / total, 9)
+
+
+def _date(day: int) -> str:
+    return format_instant(day * MICROSECONDS_PER_DAY)[:10]
+
+
+def _forecast_step(step: Step) -> ForecastStep:
+    return ForecastStep(
+        on=_date(step.day),
+        rolling_revenue_minor=step.rolling_revenue_minor,
+        segment=step.segment,
+        lapsed=step.lapsed,
+    )

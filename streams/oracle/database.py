@@ -1,0 +1,250 @@
+"""The oracle's database: the log and the state side by side, in tables."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from segmentation.account import NEVER
+from segmentation.policy import ALL, Policy
+from streams.snapshot import ShardState, Snapshot
+from streams.topics import ACCOUNT_INPUTS, EVENT_TOPICS, Topic
+
+ROWS_AT_ONCE = 20_000
+"""A part of a column that is handed to the database in one call."""
+
+Row = tuple[Any, ...]
+
+_PARSED_CHANGES = """
+SELECT
+    c1, c2, c3, c4, c5, c6, fields[1], fields[2], try_cast(fields[3] AS BIGINT), fields[4], fields[5],
+    epoch_us(try_cast(fields[6] AS TIMESTAMP))
+FROM (
+    SELECT *, CASE WHEN json_valid(c7) THEN json_extract_string(c7, [
+        '$.account_id', '$.population', '$.sequence', '$.previous_segment', '$.current_segment', '$.effective_at'
+    ]) END AS fields
+    FROM part
+)
+"""
+
+
+class CannotVerify(Exception):
+    """The check could not be made; the message says what to do first."""
+
+
+class ChangeRecord(NamedTuple):
+    """A record of `segment-changes` or `segments`."""
+
+    part: int
+    log_offset: int
+    key: str | None
+    ce_id: str | None
+    input_offset: int | None
+    fingerprint: str
+    """Of key, value and headers, byte for byte."""
+    value: str | None
+
+
+def _duckdb() -> ModuleType:
+    try:
+        import duckdb
+    except ModuleNotFoundError as error:
+        raise CannotVerify("verifying needs DuckDB: pip install 'resegment[verify]'") from error
+    return duckdb
+
+
+def _sql(name: str) -> str:
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")
+
+
+class Database:
+    """One verification's tables, see schema.sql; a file of its own in a directory that the caller removes.
+
+    For one thread at a time.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        """Raises CannotVerify where DuckDB is not installed."""
+        # Nothing is to be fetched from anywhere: all that is used is part of DuckDB itself.
+        config = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+        self._connection = _duckdb().connect(str(directory / "oracle.duckdb"), config=config)
+        self._connection.execute(_sql("schema.sql"))
+        self._load_events = _sql("load_events.sql")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    # -- asking ---------------------------------------------------------------------------------------------
+
+    def rows(self, sql: str) -> Iterator[Row]:
+        """The rows of a query, a part at a time."""
+        cursor = self._connection.execute(sql)
+        while rows := cursor.fetchmany(ROWS_AT_ONCE):
+            yield from rows
+
+    def one(self, sql: str) -> Row:
+        """The only row of a query."""
+        row: Row | None = self._connection.execute(sql).fetchone()
+        assert row is not None
+        return row
+
+    # -- filling --------------------------------------------------------------------------------------------
+
+    def insert(self, table: str, rows: Iterable[Sequence[Any]], select: str = "SELECT * FROM part") -> None:
+        """Put rows into a table, or what a query makes of their columns c1, c2, ... in `part`."""
+        part: list[Sequence[Any]] = []
+        for row in rows:
+            part.append(row)
+            if len(part) == ROWS_AT_ONCE:
+                self._insert(table, part, select)
+                part = []
+        if part:
+            self._insert(table, part, select)
+
+    def _insert(self, table: str, rows: list[Sequence[Any]], select: str) -> None:
+        columns = [list(column) for column in zip(*rows, strict=True)]
+        unnested = ", ".join(f"unnest(?) AS c{number}" for number in range(1, len(columns) + 1))
+        self._connection.execute(f"INSERT INTO {table} WITH part AS (SELECT {unnested}) {select}", columns)
+
+    def load_policy(self, policy: Policy) -> None:
+        """The rules, and the exact ratios of the currencies."""
+        self.insert(
+            "rules",
+            [
+                (
+                    policy.window_days,
+                    policy.new_start_days,
+                    policy.band_bp,
+                    policy.basis == "revenue",
+                    policy.base_currency,
+                    ALL,
+                )
+            ],
+        )
+        self.insert("boundaries", [(share_bp,) for share_bp in policy.boundaries])
+        converter = policy.converter()
+        self.insert(
+            "rates",
+            [(currency, *map(str, converter.ratio(currency))) for currency in converter.currencies],
+            "SELECT c1, c2::HUGEINT, c3::HUGEINT FROM part",
+        )
+
+    def load_snapshot(self, snapshot: Snapshot) -> None:
+        """The state: accounts and members. O(n)."""
+        self.insert(
+            "accounts",
+            (
+                (
+                    account.account_id,
+                    shard.partition,
+                    account.day,
+                    None if account.first_purchase_day == NEVER else account.first_purchase_day,
+                    str(account.revenue_minor),
+                    account.announced,
+                )
+                for shard in snapshot.account_shards
+                for account in shard.accounts.values()
+            ),
+            "SELECT c1, c2, c3, c4, c5::HUGEINT, c6 FROM part",
+        )
+        self.insert(
+            "members",
+            (
+                (
+                    member.account_id,
+                    shard.partition,
+                    population,
+                    str(member.stage),
+                    str(member.revenue_minor),
+                    str(member.current_segment),
+                    str(member.segment) if member.segment is not None else None,
+                    member.sequence,
+                    member.effective_at_us,
+                )
+                for shard in snapshot.ranking_shards
+                for population, members in shard.populations.items()
+                for member in members.values()
+            ),
+            "SELECT c1, c2, c3, c4, c5::HUGEINT, c6, c7, c8, c9 FROM part",
+        )
+
+    def load_progress(
+        self,
+        snapshot: Snapshot,
+        records: Mapping[tuple[Topic, int], int],
+        firsts: Mapping[tuple[Topic, int], int],
+    ) -> None:
+        """How far each input is applied, what was counted, and where the log begins.
+
+        `records`: how many records of each input the log has before the snapshot's progress. Of an input that is not
+        in `records` they were not counted.
+        """
+        self.insert(
+            "account_shards",
+            [
+                (
+                    shard.partition,
+                    shard.day,
+                    all(not firsts[topic, shard.partition] for topic in EVENT_TOPICS)
+                    and not any(first for (topic, _), first in firsts.items() if topic is Topic.DEAD_LETTERS),
+                )
+                for shard in snapshot.account_shards
+            ],
+        )
+        inputs: list[tuple[Topic, ShardState, dict[str, int]]] = [
+            *(
+                (topic, shard, shard.counts(topic))
+                for shard in snapshot.account_shards
+                for topic in ACCOUNT_INPUTS
+            ),
+            *((Topic.STANDINGS, ranking, ranking.counts()) for ranking in snapshot.ranking_shards),
+        ]
+        self.insert(
+            "inputs",
+            [
+                (
+                    str(topic),
+                    shard.partition,
+                    shard.progress.get(topic, 0),
+                    firsts[topic, shard.partition],
+                    records.get((topic, shard.partition)),
+                    counts["applied"],
+                    counts["duplicates"],
+                    counts["dead_letters"],
+                )
+                for topic, shard, counts in inputs
+            ],
+        )
+        self.insert(
+            "completeness",
+            [
+                tuple(
+                    not any(first for (topic, _), first in firsts.items() if topic is wanted)
+                    for wanted in (Topic.DEAD_LETTERS, Topic.SEGMENT_CHANGES)
+                )
+            ],
+        )
+
+    def load_dead_letters(self, names: Iterable[tuple[str, int, int]]) -> None:
+        """The records that are dead letters: (topic, partition, offset)."""
+        self.insert("dead_letters", sorted(set(names)))
+
+    def load_events(self, topic: Topic, shard: int, offsets: list[int], payloads: list[str | None]) -> None:
+        """A part of an event topic's partition. The dead letters must be loaded."""
+        self._connection.execute(
+            self._load_events,
+            {"topic": str(topic), "shard": shard, "offsets": offsets, "payloads": payloads},
+        )
+
+    def load_changes(self, table: str, records: Iterable[ChangeRecord]) -> None:
+        """Records of `segment-changes` into `changes`, of `segments` into `compacted`."""
+        self.insert(table, records, _PARSED_CHANGES)
+
+    def leave_out_later(self) -> None:
+        """Take away what the log holds from after the state was read. To be called before `expect`."""
+        self._connection.execute(_sql("leave_out_later.sql"))
+
+    def expect(self) -> None:
+        """Work out from what was loaded what must be."""
+        self._connection.execute(_sql("expected.sql"))

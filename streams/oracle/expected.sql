@@ -1,0 +1,170 @@
+-- What the log says that the state must be.
+
+-- Each event once: of several with one id, the first in the log.
+CREATE TABLE events AS
+SELECT
+    account_id,
+    shard,
+    topic,
+    event_id,
+    arg_min(revenue_day, log_offset) AS revenue_day,
+    arg_min(amount_minor, log_offset) AS amount_minor,
+    arg_min(is_refund, log_offset) AS is_refund,
+    min(revenue_day) AS earliest_day,
+    min(revenue_day) <> max(revenue_day)
+    OR coalesce(min(amount_minor) <> max(amount_minor), false)
+    OR bool_or(is_refund) <> bool_and(is_refund) AS differ
+FROM records
+WHERE NOT is_dead AND account_id IS NOT NULL AND event_id IS NOT NULL AND revenue_day IS NOT NULL
+GROUP BY account_id, shard, topic, event_id;
+
+-- An account is certain unless a part of the log that counts is gone, or an id was used again for another event: that
+-- is a duplicate while the first one's day is in the window, and nothing in the log says when it left.
+CREATE TABLE expected AS
+SELECT
+    events.account_id,
+    events.shard,
+    account_shards.day,
+    min(events.revenue_day) FILTER (events.topic = 'purchases' AND NOT events.is_refund) AS first_purchase_day,
+    coalesce(
+        sum(events.amount_minor) FILTER (
+            events.topic = 'purchases'
+            AND events.revenue_day > account_shards.day - rules.window_days
+            AND events.revenue_day <= account_shards.day
+        ),
+        0
+    ) AS revenue_minor,
+    bool_and(
+        account_shards.is_complete
+        AND NOT (
+            events.topic = 'purchases' AND events.differ
+            AND events.earliest_day <= account_shards.day - rules.window_days
+        )
+    ) AS is_certain
+FROM events
+JOIN account_shards USING (shard)
+CROSS JOIN rules
+GROUP BY events.account_id, events.shard, account_shards.day;
+
+-- Each account with the stage and revenue it must have, as far as that is certain, else with those it has.
+CREATE TABLE judged AS
+WITH populations AS (
+    SELECT account_id, any_value(population) AS population FROM members GROUP BY account_id
+),
+facts AS (
+    SELECT
+        account_id,
+        shard,
+        coalesce(expected.is_certain, false) AS is_certain,
+        CASE WHEN expected.is_certain OR accounts.account_id IS NULL
+            THEN expected.first_purchase_day ELSE accounts.first_purchase_day END AS first_purchase_day,
+        CASE WHEN expected.is_certain OR accounts.account_id IS NULL
+            THEN expected.revenue_minor ELSE accounts.revenue_minor END AS revenue_minor
+    FROM accounts
+    FULL JOIN expected USING (account_id, shard)
+),
+staged AS (
+    SELECT
+        facts.*,
+        account_shards.day,
+        stage_of(facts.first_purchase_day, account_shards.day, rules.new_start_days) AS stage,
+        coalesce(populations.population, rules.default_population) AS population
+    FROM facts
+    JOIN account_shards USING (shard)
+    CROSS JOIN rules
+    LEFT JOIN populations USING (account_id)
+)
+SELECT *, day > 0 AND stage = 'established' AND revenue_minor > 0 AS is_ranked
+FROM staged;
+
+-- For each revenue the weight above it and all weight, and the tiers that are allowed there: 0 is the best. With a band
+-- of 0 there is one. A boundary can be above an account from share - band on, and must be from share + band on.
+CREATE TABLE levels AS
+WITH weights AS (
+    SELECT
+        population,
+        revenue_minor,
+        sum(CASE WHEN by_revenue THEN revenue_minor ELSE 1::HUGEINT END) AS weight
+    FROM judged
+    CROSS JOIN rules
+    WHERE is_ranked
+    GROUP BY population, revenue_minor
+),
+positions AS (
+    SELECT
+        population,
+        revenue_minor,
+        coalesce(
+            sum(weight) OVER (
+                PARTITION BY population ORDER BY revenue_minor DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+            ),
+            0
+        ) AS above,
+        sum(weight) OVER (PARTITION BY population) AS total
+    FROM weights
+)
+SELECT
+    population,
+    revenue_minor,
+    above,
+    total,
+    count(*) FILTER (above * 10000 >= (share_bp + band_bp) * total) AS best_tier,
+    count(*) FILTER (above * 10000 >= (share_bp - band_bp) * total) AS worst_tier
+FROM positions
+CROSS JOIN boundaries
+CROSS JOIN rules
+GROUP BY population, revenue_minor, above, total;
+
+CREATE TABLE allowed AS
+SELECT
+    judged.account_id,
+    judged.population,
+    CASE
+        WHEN judged.stage <> 'established' THEN [judged.stage]
+        WHEN NOT judged.is_ranked THEN ['commercial']
+        ELSE list_slice(['key', 'enterprise', 'commercial'], levels.best_tier + 1, levels.worst_tier + 1)
+    END AS segments
+FROM judged
+LEFT JOIN levels USING (population, revenue_minor)
+WHERE judged.day > 0;
+
+-- The changes, each once, as the log has them first.
+CREATE TABLE told AS
+SELECT
+    account_id,
+    sequence,
+    unnest(arg_min({
+        'log_offset': log_offset,
+        'previous_segment': previous_segment,
+        'current_segment': current_segment,
+        'effective_at_us': effective_at_us,
+        'fingerprint': fingerprint
+    }, log_offset)),
+    count(DISTINCT fingerprint) AS variants,
+    count(DISTINCT part) AS parts
+FROM changes
+WHERE account_id IS NOT NULL AND sequence IS NOT NULL
+GROUP BY account_id, sequence;
+
+CREATE TABLE last_told AS
+SELECT
+    account_id,
+    unnest(arg_max({
+        'sequence': sequence,
+        'current_segment': current_segment,
+        'effective_at_us': effective_at_us,
+        'fingerprint': fingerprint
+    }, sequence))
+FROM told
+GROUP BY account_id;
+
+CREATE TABLE last_compacted AS
+SELECT
+    key AS account_id,
+    unnest(arg_max({
+        'sequence': sequence,
+        'current_segment': current_segment,
+        'fingerprint': fingerprint
+    }, log_offset))
+FROM compacted
+GROUP BY key;

@@ -1,0 +1,369 @@
+"""What must hold between the log and the state, one function for each: it returns what breaks the rule.
+
+A row that is returned says (subject, expected, found). All of them assume an installation at rest, and tables that are
+filled and `expect`ed.
+"""
+
+from collections.abc import Callable, Iterator
+
+from streams.oracle.database import Database, Row
+
+Invariant = Callable[[Database], Iterator[Row]]
+
+
+# -- accounts ----------------------------------------------------------------------------------------------
+
+
+def readable(database: Database) -> Iterator[Row]:
+    """Every event record that is no dead letter can be read by a program that knows nothing but the contract."""
+    return database.rows("""
+        SELECT concat(topic, '[', shard, ']'), 'a record that can be read', concat('offset ', log_offset)
+        FROM records
+        CROSS JOIN completeness
+        WHERE are_dead_letters_complete AND NOT is_dead AND (
+            account_id IS NULL OR event_id IS NULL OR revenue_day IS NULL
+            OR (topic = 'purchases' AND amount_minor IS NULL)
+        )
+        ORDER BY topic, shard, log_offset
+    """)
+
+
+def known_accounts(database: Database) -> Iterator[Row]:
+    """The state holds exactly the accounts that the log holds events of, each in its own shard."""
+    return database.rows("""
+        SELECT
+            account_id,
+            CASE WHEN expected.day IS NULL THEN 'nothing' ELSE concat('an account in shard ', shard) END,
+            CASE WHEN accounts.day IS NULL THEN 'nothing' ELSE concat('an account in shard ', shard) END
+        FROM accounts
+        FULL JOIN expected USING (account_id, shard)
+        JOIN account_shards USING (shard)
+        WHERE accounts.day IS NULL OR (expected.day IS NULL AND account_shards.is_complete)
+        ORDER BY account_id
+    """)
+
+
+def revenue(database: Database) -> Iterator[Row]:
+    """An account's rolling revenue is the sum of its purchases of the window, each once, in the base currency."""
+    return database.rows("""
+        SELECT account_id, expected.revenue_minor::VARCHAR, accounts.revenue_minor::VARCHAR
+        FROM accounts
+        JOIN expected USING (account_id, shard)
+        WHERE expected.is_certain AND accounts.revenue_minor <> expected.revenue_minor
+        ORDER BY account_id
+    """)
+
+
+def first_purchase(database: Database) -> Iterator[Row]:
+    """An account's first purchase is the earliest of all, however long ago."""
+    return database.rows("""
+        SELECT
+            account_id,
+            coalesce((DATE '1970-01-01' + expected.first_purchase_day)::VARCHAR, 'nothing'),
+            coalesce((DATE '1970-01-01' + accounts.first_purchase_day)::VARCHAR, 'nothing')
+        FROM accounts
+        JOIN expected USING (account_id, shard)
+        WHERE expected.is_certain AND accounts.first_purchase_day IS DISTINCT FROM expected.first_purchase_day
+        ORDER BY account_id
+    """)
+
+
+def stage(database: Database) -> Iterator[Row]:
+    """An account's stage is what its first purchase makes of it on the day that its shard's clock shows."""
+    return database.rows("""
+        SELECT account_id, judged.stage, found.stage
+        FROM judged
+        JOIN (
+            SELECT account_id, shard, stage_of(first_purchase_day, day, new_start_days) AS stage
+            FROM accounts
+            CROSS JOIN rules
+        ) AS found USING (account_id, shard)
+        WHERE judged.stage <> found.stage
+        ORDER BY account_id
+    """)
+
+
+# -- ranking -----------------------------------------------------------------------------------------------
+
+
+def announced(database: Database) -> Iterator[Row]:
+    """Once its shard's clock has been set, an account is a member of one population, and has been announced."""
+    return database.rows("""
+        WITH memberships AS (
+            SELECT account_id, count(*) AS members, count(segment) AS told FROM members GROUP BY account_id
+        )
+        SELECT
+            account_id,
+            CASE WHEN judged.day > 0 THEN '1 member, 1 announced' ELSE '0 members, 0 announced' END,
+            concat(
+                coalesce(memberships.members, 0), ' members, ', coalesce(memberships.told, 0), ' announced',
+                CASE WHEN judged.day > 0 AND NOT accounts.is_announced THEN ', no standing sent' END
+            )
+        FROM judged
+        LEFT JOIN accounts USING (account_id, shard)
+        FULL JOIN memberships USING (account_id)
+        WHERE CASE
+            WHEN judged.day > 0 THEN memberships.members IS DISTINCT FROM 1
+                OR memberships.told IS DISTINCT FROM 1 OR accounts.is_announced IS DISTINCT FROM true
+            ELSE memberships.members > 0
+        END
+        ORDER BY account_id
+    """)
+
+
+def standing(database: Database) -> Iterator[Row]:
+    """The ranking stage knows each account as the account stage does."""
+    return database.rows("""
+        SELECT
+            account_id,
+            concat(judged.stage, ' with ', judged.revenue_minor),
+            concat(members.stage, ' with ', members.revenue_minor)
+        FROM members
+        JOIN judged USING (account_id)
+        WHERE judged.day > 0
+            AND (members.stage <> judged.stage OR members.revenue_minor <> judged.revenue_minor)
+        ORDER BY account_id
+    """)
+
+
+def segment(database: Database) -> Iterator[Row]:
+    """An account's segment is its stage, or one of the tiers that its position and the band allow.
+
+    With a band of 0 that is one tier.
+    """
+    return database.rows("""
+        SELECT account_id, array_to_string(allowed.segments, ' or '), members.current_segment
+        FROM members
+        JOIN allowed USING (account_id)
+        WHERE NOT list_contains(allowed.segments, members.current_segment)
+        ORDER BY account_id
+    """)
+
+
+def told(database: Database) -> Iterator[Row]:
+    """The world was told the segment that an account has."""
+    return database.rows("""
+        SELECT account_id, current_segment, coalesce(segment, 'nothing')
+        FROM members
+        WHERE segment IS DISTINCT FROM current_segment
+        ORDER BY account_id
+    """)
+
+
+# -- changes -----------------------------------------------------------------------------------------------
+
+
+def change_identity(database: Database) -> Iterator[Row]:
+    """Every record of the changes can be read, and its key and `ce_id` say what its data say."""
+    return database.rows("""
+        SELECT
+            concat('segment-changes[', part, ']'),
+            coalesce(concat(account_id, ':', sequence), 'a change of an account'),
+            concat('offset ', log_offset, ' with key ', key, ' and id ', ce_id)
+        FROM changes
+        WHERE account_id IS NULL OR sequence IS NULL OR current_segment IS NULL OR effective_at_us IS NULL
+            OR key IS DISTINCT FROM account_id OR ce_id IS DISTINCT FROM concat(account_id, ':', sequence)
+        ORDER BY part, log_offset
+    """)
+
+
+def chain(database: Database) -> Iterator[Row]:
+    """An account's changes have the sequences 1, 2, 3, ... without a gap, and appear first in this order."""
+    return database.rows("""
+        SELECT account_id, concat('sequence ', expected), concat('sequence ', sequence)
+        FROM (
+            SELECT
+                account_id,
+                sequence,
+                CASE
+                    WHEN before IS NOT NULL THEN before + 1
+                    WHEN are_changes_complete THEN 1
+                    ELSE sequence
+                END AS expected
+            FROM (
+                SELECT
+                    account_id,
+                    sequence,
+                    lag(sequence) OVER (PARTITION BY account_id ORDER BY log_offset) AS before
+                FROM told
+            )
+            CROSS JOIN completeness
+        )
+        WHERE sequence <> expected
+        ORDER BY account_id, sequence
+    """)
+
+
+def links(database: Database) -> Iterator[Row]:
+    """A change begins with the segment that the one before it ended with, and the first one with none."""
+    return database.rows("""
+        SELECT
+            concat(account_id, ':', sequence),
+            concat('from ', coalesce(before, 'nothing')),
+            concat('from ', coalesce(previous_segment, 'nothing'))
+        FROM (
+            SELECT *, lag(current_segment) OVER (PARTITION BY account_id ORDER BY sequence) AS before
+            FROM told
+        )
+        CROSS JOIN completeness
+        WHERE (before IS NOT NULL OR sequence = 1) AND (
+            previous_segment IS DISTINCT FROM before OR current_segment IS NOT DISTINCT FROM before
+        )
+        ORDER BY account_id, sequence
+    """)
+
+
+def effective_order(database: Database) -> Iterator[Row]:
+    """`effective_at` never goes back within an account."""
+    return database.rows("""
+        SELECT
+            concat(account_id, ':', sequence),
+            concat('not before ', make_timestamp(before)),
+            make_timestamp(effective_at_us)::VARCHAR
+        FROM (
+            SELECT *, lag(effective_at_us) OVER (PARTITION BY account_id ORDER BY sequence) AS before
+            FROM told
+        )
+        WHERE effective_at_us < before
+        ORDER BY account_id, sequence
+    """)
+
+
+def republished(database: Database) -> Iterator[Row]:
+    """A change that is in the log twice is the same, byte for byte, in the same partition."""
+    return database.rows("""
+        SELECT concat(account_id, ':', sequence), '1 form', concat(variants, ' forms in ', parts, ' partitions')
+        FROM told
+        WHERE variants > 1 OR parts > 1
+        ORDER BY account_id, sequence
+    """)
+
+
+def last_change(database: Database) -> Iterator[Row]:
+    """The last change of an account in the log is the one that the ranking stage knows as told last."""
+    return database.rows("""
+        SELECT account_id, expected, found
+        FROM (
+            SELECT
+                account_id,
+                CASE WHEN last_told.sequence IS NULL THEN 'nothing' ELSE concat(
+                    last_told.sequence, ' ', last_told.current_segment, ' ', make_timestamp(last_told.effective_at_us)
+                ) END AS expected,
+                CASE WHEN coalesce(members.sequence, 0) = 0 THEN 'nothing' ELSE concat(
+                    members.sequence, ' ', members.segment, ' ', make_timestamp(members.effective_at_us)
+                ) END AS found
+            FROM last_told
+            FULL JOIN members USING (account_id)
+        )
+        CROSS JOIN completeness
+        WHERE expected <> found AND (expected <> 'nothing' OR are_changes_complete)
+        ORDER BY account_id
+    """)
+
+
+def compacted(database: Database) -> Iterator[Row]:
+    """The compacted topic's latest of each account is what the ranking stage told last."""
+    return database.rows("""
+        SELECT account_id, expected, found
+        FROM (
+            SELECT
+                account_id,
+                CASE WHEN coalesce(members.sequence, 0) = 0 THEN 'nothing'
+                    ELSE concat(members.sequence, ' ', members.segment) END AS expected,
+                CASE WHEN last_compacted.account_id IS NULL THEN 'nothing'
+                    ELSE concat(last_compacted.sequence, ' ', last_compacted.current_segment) END AS found
+            FROM members
+            FULL JOIN last_compacted USING (account_id)
+        )
+        WHERE expected <> found
+        ORDER BY account_id
+    """)
+
+
+def compacted_bytes(database: Database) -> Iterator[Row]:
+    """The compacted topic's latest of each account is its last change, byte for byte."""
+    return database.rows("""
+        SELECT
+            account_id,
+            concat('the bytes of change ', last_told.sequence),
+            concat('others, for ', last_compacted.sequence)
+        FROM last_told
+        JOIN last_compacted USING (account_id)
+        WHERE last_told.fingerprint <> last_compacted.fingerprint
+        ORDER BY account_id
+    """)
+
+
+# -- counters ----------------------------------------------------------------------------------------------
+
+
+def consumed(database: Database) -> Iterator[Row]:
+    """Of each input, the records before the progress are as many as were applied, duplicates and dead letters.
+
+    Where the log has lost its beginning it may hold fewer.
+    """
+    return database.rows("""
+        SELECT
+            concat(topic, '[', shard, ']'),
+            concat(records, ' consumed'),
+            concat(applied, ' applied + ', duplicates, ' duplicates + ', dead_letters, ' dead letters')
+        FROM inputs
+        WHERE records IS NOT NULL AND CASE
+            WHEN first_offset = 0 THEN records <> applied + duplicates + dead_letters
+            ELSE records > applied + duplicates + dead_letters
+        END
+        ORDER BY topic, shard
+    """)
+
+
+def dead_letters(database: Database) -> Iterator[Row]:
+    """The dead-letters topic names as many records of each input as were counted, and none beyond the progress."""
+    return database.rows("""
+        SELECT
+            concat(topic, '[', shard, ']'),
+            concat(inputs.dead_letters, ' dead letters'),
+            concat(coalesce(found.named, 0), ' named')
+        FROM inputs
+        FULL JOIN (
+            SELECT topic, shard, count(*) AS named FROM dead_letters GROUP BY topic, shard
+        ) AS found USING (topic, shard)
+        CROSS JOIN completeness
+        WHERE coalesce(inputs.dead_letters, 0) <> coalesce(found.named, 0) AND are_dead_letters_complete
+        ORDER BY topic, shard
+    """)
+
+
+def first_ones_applied(database: Database) -> Iterator[Row]:
+    """No event counts as a duplicate the first time: as many were applied as there are different ones, or more."""
+    return database.rows("""
+        SELECT concat(topic, '[', shard, ']'), concat('at least ', different, ' applied'), concat(applied, ' applied')
+        FROM inputs
+        JOIN (SELECT topic, shard, count(*) AS different FROM events GROUP BY topic, shard) USING (topic, shard)
+        CROSS JOIN completeness
+        WHERE are_dead_letters_complete AND applied < different
+        ORDER BY topic, shard
+    """)
+
+
+INVARIANTS: tuple[Invariant, ...] = (
+    readable,
+    known_accounts,
+    revenue,
+    first_purchase,
+    stage,
+    announced,
+    standing,
+    segment,
+    told,
+    change_identity,
+    chain,
+    links,
+    effective_order,
+    republished,
+    last_change,
+    compacted,
+    compacted_bytes,
+    consumed,
+    dead_letters,
+    first_ones_applied,
+)

@@ -1,0 +1,250 @@
+"""Verifying an installation: its log is read again, what must follow is worked out in SQL, and the two are compared."""
+
+import asyncio
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from hashlib import blake2b
+from pathlib import Path
+
+from aiokafka.structs import ConsumerRecord
+from redis.asyncio import Redis
+
+from segmentation.policy import Policy
+from streams.changes import INPUT_OFFSET
+from streams.dead_letters import read_dead_letter
+from streams.log import LogReader
+from streams.messages import header
+from streams.oracle.database import CannotVerify, ChangeRecord, Database
+from streams.oracle.invariants import INVARIANTS
+from streams.oracle.report import Mismatch, Report
+from streams.settings import Settings
+from streams.snapshot import Snapshot, has_moved, read_snapshot, wait_at_rest
+from streams.topics import ACCOUNT_INPUTS, EVENT_TOPICS, Topic
+
+REST_TIMEOUT_SECONDS = 30.0
+"""How long to wait for an installation at rest before looking at one that is not."""
+
+RECORDS_AT_ONCE = 5_000
+"""Records of a partition that are handed to the database in one call."""
+
+Progress = Callable[[int, int], None]
+"""Called with the offsets read so far and all there are."""
+
+Place = tuple[Topic, int]
+"""A topic and one of its partitions."""
+
+
+async def verify(
+    settings: Settings,
+    policy: Policy,
+    redis: Redis,
+    reader: LogReader,
+    *,
+    rest_timeout_seconds: float = REST_TIMEOUT_SECONDS,
+    progress: Progress | None = None,
+) -> Report:
+    """Compare the state and the changes of an installation with what follows from its log.
+
+    It claims and changes nothing, so workers may go on; if they never come to rest the report warns of that. About 30 us
+    a record of the log and 20 us an account, and a temporary file about as large as the log.
+    Raises CannotVerify, NoInstallation, NoSuchShard, StillChanging, KafkaError, RedisError.
+    """
+    started = time.monotonic()
+    report = Report()
+    try:
+        await wait_at_rest(redis, reader, settings, timeout_seconds=rest_timeout_seconds)
+    except TimeoutError as error:
+        report.warnings.append(f"{error}; what is under way shows up as mismatches")
+    snapshot = await read_snapshot(redis, settings)
+    if snapshot.founding.policy_hash != policy.hash:
+        differences = "; ".join(policy.differences(snapshot.founding.policy))
+        raise CannotVerify(f"the state was made with another policy (state -> this one): {differences}")
+    with tempfile.TemporaryDirectory(prefix="resegment-verify-", ignore_cleanup_errors=True) as directory:
+        database = await asyncio.to_thread(Database, Path(directory))
+        try:
+            loading = _Loading(database, reader, snapshot, progress)
+            await loading.load(policy)
+            report.warnings += loading.warnings
+            if await has_moved(redis, settings, snapshot):
+                report.warnings.append("events came while the log was read; what they did is left out")
+                await asyncio.to_thread(database.leave_out_later)
+            await asyncio.to_thread(database.expect)
+            await asyncio.to_thread(_compare, database, report)
+        finally:
+            await asyncio.to_thread(database.close)
+    report.seconds = time.monotonic() - started
+    return report
+
+
+class _Loading:
+    """Fills the database from the state and the log."""
+
+    def __init__(
+        self, database: Database, reader: LogReader, snapshot: Snapshot, progress: Progress | None
+    ) -> None:
+        self._database = database
+        self._reader = reader
+        self._snapshot = snapshot
+        self._progress = progress
+        self._read = self._total = 0
+        self.warnings: list[str] = []
+        self._reached: dict[Place, int] = {
+            (topic, shard.partition): shard.progress.get(topic, 0)
+            for shard in snapshot.account_shards
+            for topic in ACCOUNT_INPUTS
+        } | {
+            (Topic.STANDINGS, shard.partition): shard.progress.get(Topic.STANDINGS, 0)
+            for shard in snapshot.ranking_shards
+        }
+        """Input and partition -> up to which offset the state has taken it in."""
+        self._events: dict[Place, tuple[list[int], list[str | None]]] = {}
+        self._changes: dict[Topic, list[ChangeRecord]] = {}
+
+    async def load(self, policy: Policy) -> None:
+        """Everything that is compared. Raises KafkaError, TimeoutError."""
+        places, firsts = await self._places()
+        records: Counter[Place] = Counter()
+        database = self._database
+        await asyncio.to_thread(database.load_policy, policy)
+        await asyncio.to_thread(database.load_snapshot, self._snapshot)
+        await self._load_dead_letters([place for place in places if place[0] is Topic.DEAD_LETTERS])
+        wanted = {place: 0 for place in places if place[0] is not Topic.DEAD_LETTERS}
+        async for topic, record in self._reader.read(wanted):
+            self._count(1)
+            place = (topic, record.partition)
+            if place in self._reached:
+                if record.offset >= self._reached[place]:
+                    continue
+                records[place] += 1
+            if topic in EVENT_TOPICS:
+                await self._add_event(place, record)
+            elif topic in (Topic.SEGMENT_CHANGES, Topic.SEGMENTS):
+                await self._add_change(topic, record)
+        for place in list(self._events):
+            await self._flush_events(place)
+        for topic in list(self._changes):
+            await self._flush_changes(topic)
+        counted = {place: records[place] for place in self._reached if place in wanted}
+        await asyncio.to_thread(database.load_progress, self._snapshot, counted, firsts)
+
+    async def _places(self) -> tuple[list[Place], dict[Place, int]]:
+        """What to read, and where each of it begins. Ticks and standings are only counted, so only whole ones."""
+        reader = self._reader
+        await reader.refresh()
+        all_places = [(topic, number) for topic in Topic for number in range(reader.partition_count(topic))]
+        bounds = await reader.bounds(all_places)
+        firsts = {place: bound.first for place, bound in bounds.items()}
+        self._warn_of_cut(firsts)
+        places = [
+            place
+            for place in all_places
+            if not (place[0] in (Topic.TICKS, Topic.STANDINGS) and firsts[place])
+        ]
+        self._total = sum(bounds[place].end - bounds[place].first for place in places)
+        return places, firsts
+
+    def _warn_of_cut(self, firsts: Mapping[Place, int]) -> None:
+        lost = {
+            Topic.DEAD_LETTERS: "which records are dead letters is not known: no account's revenue and stage is compared",
+            Topic.SEGMENT_CHANGES: "chains are compared from where they begin now",
+            **{
+                topic: "revenue and stage of the accounts of these partitions are not compared"
+                for topic in EVENT_TOPICS
+            },
+        }
+        for topic, consequence in lost.items():
+            cut = [str(partition) for (name, partition), first in firsts.items() if name is topic and first]
+            if cut:
+                self.warnings.append(
+                    f"the log of {topic} no longer has its beginning in partitions {', '.join(cut)}; {consequence}"
+                )
+
+    def _count(self, records: int) -> None:
+        self._read += records
+        if self._progress is not None and (self._read % 1_000 == 0 or self._read == self._total):
+            self._progress(self._read, self._total)
+
+    async def _load_dead_letters(self, places: list[Place]) -> None:
+        names: list[tuple[str, int, int]] = []
+        async for _, record in self._reader.read(dict.fromkeys(places, 0)):
+            self._count(1)
+            try:
+                letter = read_dead_letter(record.key, None, record.headers)
+            except ValueError:
+                continue  # not written by a worker: it names no record
+            if (letter.topic, letter.partition) in self._reached and 0 <= letter.offset < 2**63:
+                names.append((letter.topic, letter.partition, letter.offset))
+        await asyncio.to_thread(self._database.load_dead_letters, names)
+
+    async def _add_event(self, place: Place, record: ConsumerRecord) -> None:
+        offsets, payloads = self._events.setdefault(place, ([], []))
+        offsets.append(record.offset)
+        payloads.append(_text(record.value))
+        if len(offsets) >= RECORDS_AT_ONCE:
+            await self._flush_events(place)
+
+    async def _flush_events(self, place: Place) -> None:
+        offsets, payloads = self._events.pop(place)
+        await asyncio.to_thread(self._database.load_events, *place, offsets, payloads)
+
+    async def _add_change(self, topic: Topic, record: ConsumerRecord) -> None:
+        rows = self._changes.setdefault(topic, [])
+        rows.append(_change_record(record))
+        if len(rows) >= RECORDS_AT_ONCE:
+            await self._flush_changes(topic)
+
+    async def _flush_changes(self, topic: Topic) -> None:
+        table = "changes" if topic is Topic.SEGMENT_CHANGES else "compacted"
+        await asyncio.to_thread(self._database.load_changes, table, self._changes.pop(topic))
+
+
+def _change_record(record: ConsumerRecord) -> ChangeRecord:
+    digest = blake2b(digest_size=16)
+    for part in (
+        record.key,
+        record.value,
+        *(part for name, text in record.headers for part in (name.encode(), text)),
+    ):
+        digest.update(b"-" if part is None else len(part).to_bytes(4, "big") + part)
+    input_offset = header(record.headers, INPUT_OFFSET)
+    return ChangeRecord(
+        part=record.partition,
+        log_offset=record.offset,
+        key=_text(record.key),
+        ce_id=header(record.headers, "ce_id"),
+        input_offset=int(input_offset) if input_offset and input_offset.isdecimal() else None,
+        fingerprint=digest.hexdigest(),
+        value=_text(record.value),
+    )
+
+
+def _text(data: bytes | None) -> str | None:
+    """None for bytes that are not UTF-8, too: nothing that holds them can be read."""
+    try:
+        return None if data is None else data.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _compare(database: Database, report: Report) -> None:
+    report.events, report.applied, report.duplicates = map(
+        int,
+        database.one("""
+            SELECT
+                coalesce(sum(records), 0),
+                coalesce(sum(applied), 0),
+                coalesce(sum(duplicates), 0)
+            FROM inputs
+            WHERE topic IN ('purchases', 'signups', 'engagements')
+        """),
+    )
+    (report.dead_letters,) = database.one("""
+        SELECT count(*) FROM dead_letters WHERE topic IN ('purchases', 'signups', 'engagements')
+    """)
+    (report.accounts,) = database.one("SELECT count(*) FROM accounts")
+    (report.changes,) = database.one("SELECT count(*) FROM told")
+    for invariant in INVARIANTS:
+        for subject, expected, found in invariant(database):
+            report.add(Mismatch(invariant.__name__, subject, expected, found))

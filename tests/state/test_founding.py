@@ -1,0 +1,70 @@
+"""An installation is founded once, and what it was founded with stays."""
+
+import asyncio
+
+from redis.asyncio import Redis
+
+from state.founding import Founding, erase, found, read_founding
+from state.keys import StageName
+from state.shard_store import SCHEMA_VERSION, Commit, ShardStore
+from tests.state.conftest import PREFIX
+from tests.state.keyspace import keyspace
+
+
+async def test_founding_makes_every_shard_and_the_document(redis: Redis) -> None:
+    """Before, there is nothing; after, every shard can be claimed and the document says what holds."""
+    assert await read_founding(redis, PREFIX) is None
+    founding = await found(redis, PREFIX, '{"version":"\N{SNOWMAN}"}', "abc", 3)
+    assert founding == Founding(SCHEMA_VERSION, '{"version":"\N{SNOWMAN}"}', "abc", 3)
+    assert await read_founding(redis, PREFIX) == founding
+    for stage in StageName:
+        for partition in range(3):
+            assert (await ShardStore(redis, PREFIX, stage, partition).claim("one")).progress == {}
+        assert await ShardStore(redis, PREFIX, stage, 3).peek() is None
+
+
+async def test_founding_again_changes_nothing(redis: Redis) -> None:
+    """Also not what shards hold by then, nor the policy: who comes second learns what holds."""
+    first = await found(redis, PREFIX, "policy one", "1", 2)
+    store = ShardStore(redis, PREFIX, StageName.ACCOUNTS, 1)
+    await store.claim("one")
+    await store.commit(Commit({"purchases": 5}, {"clock_us": 1}))
+    held = await keyspace(redis)
+    assert await found(redis, PREFIX, "policy one", "1", 2) == first
+    assert await found(redis, PREFIX, "policy two", "2", 2) == first
+    assert await keyspace(redis) == held
+
+
+async def test_two_who_found_at_once_agree(redis: Redis) -> None:
+    """With two policies one of them holds, whole, and both are told which."""
+    for _ in range(20):
+        await redis.flushdb()
+        one, two = await asyncio.gather(
+            found(redis, PREFIX, "policy one", "1", 2), found(redis, PREFIX, "policy two", "2", 2)
+        )
+        assert one == two == await read_founding(redis, PREFIX)
+        assert (one.policy, one.policy_hash) in {("policy one", "1"), ("policy two", "2")}
+
+
+async def test_a_founding_that_was_cut_off_is_finished_by_the_next(redis: Redis) -> None:
+    """The document comes last: without it nothing was founded, and shards that are there already stay."""
+    await ShardStore(redis, PREFIX, StageName.ACCOUNTS, 0).create()
+    assert await read_founding(redis, PREFIX) is None
+    await found(redis, PREFIX, "policy", "1", 2)
+    assert await ShardStore(redis, PREFIX, StageName.RANKING, 1).peek() is not None
+
+
+async def test_erasing_leaves_nothing(redis: Redis) -> None:
+    """Of this installation; another one's keys stay."""
+    await found(redis, f"{PREFIX}:other", "policy", "1", 1)
+    held = await keyspace(redis)
+    await found(redis, PREFIX, "policy", "1", 2)
+    store = ShardStore(redis, PREFIX, StageName.ACCOUNTS, 1)
+    await store.claim("one")
+    commit = Commit({"purchases": 5}, {})
+    commit.set("profiles", "a", b"{}")
+    commit.due["a"] = 3
+    commit.outbox.append(b"record")
+    await store.commit(commit)
+    await erase(redis, PREFIX, 2)
+    assert await keyspace(redis) == held

@@ -1,0 +1,283 @@
+"""One shard: whose it is, what a commit writes, and when it writes nothing at all."""
+
+import asyncio
+
+import pytest
+from redis.asyncio import Redis
+
+from state.keys import ShardKeys, StageName
+from state.shard_store import OUTBOX_READ_MAX, Claim, Commit, NoSuchShard, Refused, ShardStore
+from tests.state.conftest import PREFIX
+from tests.state.keyspace import keyspace, take_back
+
+PROGRESS = {"purchases": 10, "ticks": 3}
+
+
+def full_commit(progress: dict[str, int], text: str = "x") -> Commit:
+    """A commit with a write of every kind."""
+    commit = Commit(progress, {"clock_us": 7, "text": text})
+    for name in ("documents", "history", "engagements", "profiles"):
+        commit.set(name, "a", text.encode())
+        commit.delete(name, "b")
+    commit.due = {"a": 40, "b": None}
+    commit.outbox = [b"first " + text.encode(), b"second " + text.encode()]
+    return commit
+
+
+def another(store: ShardStore) -> ShardStore:
+    """The same shard, as another worker has it."""
+    return ShardStore(store.redis, PREFIX, store.stage, store.partition)
+
+
+async def test_a_new_shard_is_empty(store: ShardStore) -> None:
+    """Created and claimed, it has read nothing and knows nothing; creating it again changes nothing."""
+    assert await store.claim("one") == Claim({}, {}, {})
+    await store.commit(full_commit(PROGRESS))
+    held = await keyspace(store.redis)
+    assert await store.create() is False
+    assert await keyspace(store.redis) == held
+
+
+async def test_a_shard_that_is_not_there_cannot_be_claimed(redis: Redis) -> None:
+    """State that is missing was lost: claiming must not make an empty shard of it."""
+    missing = ShardStore(redis, PREFIX, StageName.RANKING, 0)
+    assert await missing.peek() is None
+    with pytest.raises(NoSuchShard, match="ranking shard 0"):
+        await missing.claim("one")
+    assert await keyspace(redis) == {}
+
+
+async def test_claiming_returns_what_was_committed(store: ShardStore) -> None:
+    """Progress, state and what was told, to any later owner; peeking shows the same and takes nothing."""
+    await store.claim("one")
+    await store.commit(full_commit(PROGRESS))
+    await store.trim(1, {"0": 5, "1": 9})
+    expected = Claim(PROGRESS, {"clock_us": 7, "text": "x"}, {"0": 5, "1": 9})
+    assert await another(store).peek() == expected
+    await store.commit(full_commit(PROGRESS | {"ticks": 4}))
+    assert await another(store).claim("two") == expected._replace(progress=PROGRESS | {"ticks": 4})
+
+
+async def test_a_commit_writes_all_it_says(store: ShardStore) -> None:
+    """Every hash, the due index and the outbox; a field that is deleted and set holds what was set."""
+    await store.claim("one")
+    first = full_commit(PROGRESS)
+    first.set("documents", "b", b"kept for now")
+    first.deletes.clear()
+    first.due["b"] = 41
+    await store.commit(first)
+    assert await store.load("documents", ["b", "a", "c"]) == [b"kept for now", b"x", None]
+    second = full_commit({"purchases": 11}, "\N{SNOWMAN}\0\n")
+    second.delete("history", "a")
+    await store.commit(second)
+    for name in ("documents", "history", "engagements", "profiles"):
+        assert [item async for item in store.scan(name)] == [("a", b"\xe2\x98\x83\0\n")]
+    assert await store.due(99, 99) == [("a", 40)]
+    assert await store.outbox() == [b"first x", b"second x", b"first \xe2\x98\x83\0\n", b"second \xe2\x98\x83\0\n"]
+    assert await store.load("documents", []) == []
+
+
+async def test_a_commit_is_refused_to_an_earlier_owner(store: ShardStore) -> None:
+    """Whoever claimed last owns the shard; of another one's writes not one is carried out."""
+    await store.claim("one")
+    await store.commit(full_commit(PROGRESS))
+    later = another(store)
+    await later.claim("two")
+    held = await keyspace(store.redis)
+    with pytest.raises(Refused):
+        await store.commit(full_commit({"purchases": 11}, "y"))
+    assert await keyspace(store.redis) == held
+    await later.commit(full_commit({"purchases": 12}, "z"))
+    assert await store.load("documents", ["a"]) == [b"z"]
+
+
+async def test_a_commit_is_refused_to_who_never_claimed(store: ShardStore) -> None:
+    """Knowing the shard is not owning it, also where nobody owns it."""
+    held = await keyspace(store.redis)
+    with pytest.raises(Refused):
+        await store.commit(full_commit(PROGRESS))
+    with pytest.raises(Refused):
+        await store.outbox()
+    with pytest.raises(Refused):
+        await store.trim(1)
+    assert await keyspace(store.redis) == held
+
+
+async def test_a_commit_is_refused_where_the_progress_differs(store: ShardStore) -> None:
+    """The owner is right, but the store went back in time: it must not go on as if nothing had happened."""
+    await store.claim("one")
+    await store.commit(full_commit(PROGRESS))
+    earlier = await keyspace(store.redis)
+    await store.commit(full_commit(PROGRESS | {"ticks": 4}, "y"))
+    await take_back(store.redis, earlier)
+    with pytest.raises(Refused):
+        await store.commit(full_commit(PROGRESS | {"ticks": 5}, "z"))
+    assert await keyspace(store.redis) == earlier
+    assert (await store.claim("one again")).progress == PROGRESS
+    await store.commit(full_commit(PROGRESS | {"ticks": 4}, "y"))
+
+
+async def test_a_commit_is_refused_where_only_due_work_was_lost(store: ShardStore) -> None:
+    """Due work moves no offset on; a store that forgot it, with the standings it sent, went back in time all the same."""
+    await store.claim("one")
+    await store.commit(full_commit(PROGRESS))
+    earlier = await keyspace(store.redis)
+    await store.commit(full_commit(PROGRESS, "due work"))
+    await take_back(store.redis, earlier)
+    with pytest.raises(Refused):
+        await store.commit(full_commit(PROGRESS | {"ticks": 4}, "z"))
+    assert await keyspace(store.redis) == earlier
+
+
+async def test_a_commit_whose_answer_got_lost_is_not_carried_out_twice(store: ShardStore) -> None:
+    """The client tries again what it has no answer to: the second time is refused, the first one counts."""
+    await store.claim("one")
+    await store.commit(full_commit(PROGRESS))
+    twin = another(store)
+    twin._owner, twin._expected, twin._commits = store._owner, store._expected, store._commits
+    await store.commit(full_commit(PROGRESS, "again"))
+    held = await keyspace(store.redis)
+    with pytest.raises(Refused):
+        await twin.commit(full_commit(PROGRESS, "again"))
+    assert await keyspace(store.redis) == held
+    assert await store.outbox_size() == 4
+
+
+async def test_of_all_who_commit_at_once_only_the_last_owner_does(store: ShardStore) -> None:
+    """However the calls interleave, one worker's batch is written, and no part of another's."""
+    workers = [another(store) for _ in range(8)]
+    for number, worker in enumerate(workers):
+        await worker.claim(f"worker-{number}")
+    outcomes = await asyncio.gather(
+        *(worker.commit(full_commit({"purchases": n}, str(n))) for n, worker in enumerate(workers)),
+        return_exceptions=True,
+    )
+    assert [type(outcome) for outcome in outcomes] == [Refused] * 7 + [type(None)]
+    assert await store.load("documents", ["a"]) == [b"7"]
+    assert await workers[-1].outbox() == [b"first 7", b"second 7"]
+
+
+async def test_claiming_and_committing_at_once_leaves_one_owner(store: ShardStore) -> None:
+    """Every worker claims and commits in its own time: what is stored is what the commits that were not refused say."""
+
+    async def work(number: int) -> int:
+        worker, committed = another(store), 0
+        for _ in range(10):
+            claim = await worker.claim(f"worker-{number}")
+            commit = Commit({"purchases": claim.progress.get("purchases", 0) + 1}, {})
+            commit.outbox = [str(number).encode()]
+            try:
+                await worker.commit(commit)
+            except Refused:
+                continue
+            committed += 1
+        return committed
+
+    committed = sum(await asyncio.gather(*(work(number) for number in range(5))))
+    assert committed > 0
+    assert (await store.claim("last")).progress == {"purchases": committed}
+    assert await store.outbox_size() == committed
+
+
+async def test_a_commit_may_have_any_number_of_arguments(store: ShardStore) -> None:
+    """A script's stack holds 8,000 values: more are written in parts, whole pairs each, in one atomic call."""
+    await store.claim("one")
+    accounts = [f"account-{n:05}" for n in range(10_001)]
+    commit = Commit(PROGRESS, {})
+    for number, account in enumerate(accounts):
+        commit.set("documents", account, str(number).encode())
+        commit.set("history", account, b"to be deleted")
+        commit.due[account] = 1 + number % 7
+        commit.outbox.append(account.encode())
+    await store.commit(commit)
+    assert dict([item async for item in store.scan("documents")]) == {
+        account: str(number).encode() for number, account in enumerate(accounts)
+    }
+    assert await store.due(7, 20_000) == sorted(
+        ((account, 1 + number % 7) for number, account in enumerate(accounts)), key=lambda item: (item[1], item[0])
+    )
+    assert await store.redis.lrange(store.keys.outbox, 0, -1) == [account.encode() for account in accounts]
+    commit = Commit(PROGRESS, {})
+    for account in accounts:
+        commit.delete("history", account)
+        commit.due[account] = None
+    await store.commit(commit)
+    assert [item async for item in store.scan("history")] == []
+    assert await store.due_count(99) == 0
+
+
+async def test_who_is_due_comes_in_order_and_in_bounded_numbers(store: ShardStore) -> None:
+    """By day and then by account; a later day replaces an earlier one, none removes it."""
+    await store.claim("one")
+    commit = Commit(PROGRESS, {})
+    commit.due = {"b": 2, "a": 2, "C": 2, "z": 1, "later": 60_000, "gone": 1, "moved": 1}
+    await store.commit(commit)
+    commit = Commit(PROGRESS, {})
+    commit.due = {"gone": None, "moved": 3, "never there": None}
+    await store.commit(commit)
+    assert await store.due(0, 9) == []
+    assert await store.due(2, 3) == [("z", 1), ("C", 2), ("a", 2)]
+    assert await store.due(3, 99) == [("z", 1), ("C", 2), ("a", 2), ("b", 2), ("moved", 3)]
+    assert [await store.due_count(day) for day in (0, 1, 2, 3, 59_999, 60_000)] == [0, 1, 4, 5, 5, 6]
+
+
+async def test_the_outbox_is_read_and_trimmed_by_its_owner_only(store: ShardStore) -> None:
+    """A worker that lost the shard may publish nothing any more, and must not drop what the new owner will publish."""
+    await store.claim("one")
+    await store.commit(full_commit(PROGRESS))
+    later = another(store)
+    await later.claim("two")
+    held = await keyspace(store.redis)
+    with pytest.raises(Refused):
+        await store.outbox()
+    with pytest.raises(Refused):
+        await store.trim(2, {"0": 99})
+    assert await keyspace(store.redis) == held
+    assert await later.outbox() == [b"first x", b"second x"]
+    await later.trim(1)
+    assert await later.outbox() == [b"second x"]
+    await later.trim(0)
+    await later.trim(5, {"0": 1})
+    assert await later.outbox() == []
+    assert (await store.peek() or Claim({}, {}, {})).told == {"0": 1}
+
+
+async def test_trimming_drops_what_was_read_and_nothing_newer(store: ShardStore) -> None:
+    """Records that a commit adds while the oldest are being published stay."""
+    await store.claim("one")
+    commit = Commit(PROGRESS, {})
+    commit.outbox = [str(n).encode() for n in range(OUTBOX_READ_MAX + 2)]
+    await store.commit(commit)
+    read = await store.outbox()
+    assert read == commit.outbox[:OUTBOX_READ_MAX]
+    more = Commit(PROGRESS, {})
+    more.outbox = [b"newest"]
+    await store.commit(more)
+    await store.trim(len(read))
+    assert await store.outbox() == [*commit.outbox[OUTBOX_READ_MAX:], b"newest"]
+    assert await store.outbox_size() == 3
+
+
+async def test_a_commit_touches_its_own_shard_alone(redis: Redis) -> None:
+    """Neither the other stage's shard of the same partition, nor another partition, nor another installation."""
+    others = [
+        ShardStore(redis, PREFIX, StageName.RANKING, 1),
+        ShardStore(redis, PREFIX, StageName.ACCOUNTS, 11),
+        ShardStore(redis, f"{PREFIX}:b", StageName.ACCOUNTS, 1),
+    ]
+    for number, other in enumerate(others):
+        await other.create()
+        await other.claim(f"other-{number}")
+        await other.commit(full_commit({"purchases": number}, "other"))
+    held = await keyspace(redis)
+    mine = ShardStore(redis, PREFIX, StageName.ACCOUNTS, 1)
+    await mine.create()
+    await mine.claim("one")
+    await mine.commit(full_commit(PROGRESS))
+    now = await keyspace(redis)
+    assert {key: now[key] for key in held} == held
+    assert set(now) - set(held) == {
+        key.encode() for name, key in mine.keys._asdict().items() if name in ShardKeys._fields
+    }
+    await mine.erase()
+    assert await keyspace(redis) == held
