@@ -162,16 +162,8 @@ class Population:
         """boundaries and band in basis points; members as an earlier instance left them."""
         self.name = name
         self.members = {member.account_id: member for member in members}
-        self.tiers = Tiers(
-            basis=basis,
-            boundaries=boundaries,
-            band=band,
-            members=(
-                (member.account_id, member.revenue_minor, member.tier)
-                for member in self.members.values()
-                if member.tier is not None
-            ),
-        )
+        self._basis, self._boundaries, self._band = basis, boundaries, band
+        self.tiers = self._new_tiers()
         self.muted = False
         """While it is, standings are taken but nothing is announced; see `unmute`."""
 
@@ -227,17 +219,34 @@ class Population:
         return changes, touched
 
     def unmute(self, clock_us: int) -> tuple[list[Change], list[Member]]:
-        """Announce again, and announce now what differs from what was told. O(n)."""
+        """Announce again, and announce now what differs from what was told. O(n log n).
+
+        With a band a tier is history, and the history since may have gone another way than the one that was told. So
+        every account goes on from the tier that was told of it, and moves only where the band does not allow that one.
+        """
         self.muted = False
-        changed = [
-            member
-            for member in self.members.values()
-            if member.version and member.current_segment != member.segment
-        ]
+        changed = []
+        for member in self.members.values():
+            if member.tier is not None and member.segment in TIERS and member.current_segment != member.segment:
+                member.tier = TIERS.index(member.segment)
+                changed.append(member)
+        self.tiers = self._new_tiers()
+        for move in self.tiers.apply(()):
+            member = self.members[move.account]
+            member.tier = move.current
+            changed.append(member)
+        differing = [m for m in self.members.values() if m.version and m.current_segment != m.segment]
         cause = ChangeCause(CauseKind.RECOVERED, None, 0, None)
-        return [
-            self._change(member, cause, clock_us) for member in sorted(changed, key=_by_account_id)
-        ], changed
+        changes = [self._change(member, cause, clock_us) for member in sorted(differing, key=_by_account_id)]
+        return changes, [*changed, *differing]
+
+    def _new_tiers(self) -> Tiers:
+        return Tiers(
+            basis=self._basis,
+            boundaries=self._boundaries,
+            band=self._band,
+            members=((m.account_id, m.revenue_minor, m.tier) for m in self.members.values() if m.tier is not None),
+        )
 
     def was_told(
         self, account_id: str, sequence: int, segment: Segment, effective_at_us: int

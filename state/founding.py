@@ -5,7 +5,9 @@ installation is founded once: every shard is created, then the founding document
 was lost.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
 
@@ -29,14 +31,33 @@ async def read_founding(redis: Redis, prefix: str) -> Founding | None:
     return _founding(found) if found else None
 
 
-async def found(redis: Redis, prefix: str, policy: str, policy_hash: str, partitions: int) -> Founding:
+class Beginning(NamedTuple):
+    """What a new shard holds: where it reads on, and its stage's own small state."""
+
+    progress: Mapping[str, int]
+    state: Mapping[str, Any]
+
+
+_FROM_THE_START = Beginning({}, {})
+
+
+async def found(
+    redis: Redis,
+    prefix: str,
+    policy: str,
+    policy_hash: str,
+    partitions: int,
+    beginnings: Mapping[tuple[StageName, int], Beginning] = MappingProxyType({}),
+) -> Founding:
     """Create every shard that is not there, then the founding document where there is none.
 
+    beginnings: of (stage, partition); a shard without one reads the log from its start.
     Safe to repeat, and for two at once: returns the document that is there now, which may be another's.
     """
     for stage in StageName:
         for partition in range(partitions):
-            await ShardStore(redis, prefix, stage, partition).create()
+            beginning = beginnings.get((stage, partition), _FROM_THE_START)
+            await ShardStore(redis, prefix, stage, partition).create(*beginning)
     key, document = founding_key(prefix), Founding(SCHEMA_VERSION, policy, policy_hash, partitions)
     async with redis.pipeline(transaction=True) as pipeline:
         for field, value in document._asdict().items():

@@ -7,6 +7,7 @@ can never mix their writes.
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, cast
 
 import orjson
@@ -19,6 +20,9 @@ SCHEMA_VERSION = 1
 
 OUTBOX_READ_MAX = 1_000
 """Outgoing records read at once after a claim."""
+
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 def _script(name: str) -> str:
@@ -81,9 +85,13 @@ class ShardStore:
         self._expected = b""
         self._commits = 0
 
-    async def create(self) -> bool:
-        """Make the empty shard. Returns False, and changes nothing, where it is there already."""
-        return bool(await self.redis.hsetnx(self.keys.meta, "progress", encode({})))
+    async def create(self, progress: Mapping[str, int] = _NOTHING, state: Mapping[str, Any] = _NOTHING) -> bool:
+        """Make the shard, without any account. Returns False, and changes nothing, where it is there already."""
+        async with self.redis.pipeline(transaction=True) as pipeline:
+            pipeline.hsetnx(self.keys.meta, "progress", encode(progress))
+            pipeline.hsetnx(self.keys.meta, "state", encode(state))
+            is_new, _ = await pipeline.execute()
+        return bool(is_new)
 
     async def erase(self) -> None:
         """Remove everything of the shard."""
@@ -181,4 +189,4 @@ class ShardStore:
 
 def encode(value: Mapping[str, Any]) -> bytes:
     """JSON with sorted keys: the same value is always the same bytes."""
-    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
+    return orjson.dumps(dict(value), option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)

@@ -92,6 +92,8 @@ class AccountShard(Shard):
         }
         self.unknown_fields: int = state.get("unknown_fields", 0)
         self.sent: dict[str, Any] | None = state.get("sent")
+        self.rebuild_until: dict[str, int] | None = state.get("rebuild_until")
+        """Rebuilding: where the inputs ended when that began. Reaching it is told to the ranking stage."""
         self.decoder.unknown_fields = 0
         self._accounts.clear()
         self._held.clear()
@@ -106,6 +108,7 @@ class AccountShard(Shard):
             "counts": self.counts,
             "unknown_fields": self.unknown_fields + self.decoder.unknown_fields,
             "sent": self.sent,
+            "rebuild_until": self.rebuild_until,
         }
 
     @property
@@ -122,6 +125,8 @@ class AccountShard(Shard):
         else:
             await self._take_events(topic, records, end)
         await self._apply_held_ticks()
+        if self.rebuild_until is not None:
+            self._due_work.set()
 
     async def _take_events(self, topic: Topic, records: Sequence[Record], end: int) -> None:
         counts = self.counts[topic]
@@ -200,14 +205,16 @@ class AccountShard(Shard):
 
     def _send(self, standings: list[Standing], commit: Commit, out: list[Outgoing]) -> None:
         """Put the standings, if there are any, among the records to send."""
-        if not standings:
-            return
+        if standings:
+            out.append(self._standings(standings, commit))
+
+    def _standings(self, standings: list[Standing], commit: Commit) -> Outgoing:
         assert self.mode is not None
         mode: Mode = "backfill" if self.backfill and self.mode == "live" else self.mode
         message = Standings(self.partition, commit.progress, self.cursor, self.clock_us, mode, standings)
         self.sent = {"progress": commit.progress, "cursor": self.cursor}
         now_ms = self.wall_clock() // 1000
-        out.append(Outgoing([Topic.STANDINGS], POPULATION.encode(), encode_standings(message), [], now_ms))
+        return Outgoing([Topic.STANDINGS], POPULATION.encode(), encode_standings(message), [], now_ms)
 
     def _dead_letter(self, topic: Topic, record: Record, reason: str, message: str) -> Outgoing:
         return dead_letter(
@@ -360,9 +367,7 @@ class AccountShard(Shard):
             return False
         due = await self.store.due(self.day, self.due_chunk_accounts)
         if not due:
-            if self.backfill:
-                self.backfill = False
-                await self.commit(Commit(self.progress, self._state()), [])
+            await self._end_catching_up()
             return False
         accounts = await self._load([account_id for account_id, _ in due], create=False)
         await self._load_blocks(accounts, {})
@@ -385,6 +390,20 @@ class AccountShard(Shard):
             _saved(account)
         self._evict()
         return True
+
+    async def _end_catching_up(self) -> None:
+        """Nothing is due any more: what happened before the first tick, or before a rebuild, is all told."""
+        until = self.rebuild_until
+        rebuilt = until is not None and all(self.progress[topic] >= end for topic, end in until.items())
+        if not rebuilt and not self.backfill:
+            return
+        self.backfill = False
+        commit, out = Commit(self.progress, {}), []
+        if rebuilt:
+            self.rebuild_until = None
+            out.append(self._standings([], commit))
+        commit.state = self._state()
+        await self.commit(commit, out)
 
     async def wait_for_due_work(self) -> None:
         """Return when a tick has brought another day."""

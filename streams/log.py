@@ -6,6 +6,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.cluster import ClusterMetadata
+from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.structs import ConsumerRecord
 
 from streams.shard import LogPosition
@@ -13,6 +14,9 @@ from streams.topics import Topic, TopicNames
 
 READ_TIMEOUT_SECONDS = 60.0
 """The broker says that there are more records; if none come for this long, something is wrong with it."""
+
+_BEYOND_ANY_LOG = 2**62
+_READ_COMMITTED = 1
 
 
 class LogReader:
@@ -23,6 +27,8 @@ class LogReader:
         self._names = TopicNames(topic_prefix)
         self._consumer: AIOKafkaConsumer | None = None
         self._cluster: ClusterMetadata | None = None
+        self._fetch_says_end: bool | None = None
+        """Whether this is a broker whose other answer is wrong; None: not known yet."""
 
     def _new_consumer(self, **arguments: Any) -> AIOKafkaConsumer:
         return AIOKafkaConsumer(
@@ -53,12 +59,36 @@ class LogReader:
         """Where the log begins and ends. Raises KafkaError."""
         assert self._consumer is not None
         wanted = {
-            TopicPartition(self._names.name(topic), partition): (topic, partition)
-            for topic, partition in partitions
+            TopicPartition(self._names.name(topic), partition): (topic, partition) for topic, partition in partitions
         }
         first = await self._consumer.beginning_offsets(list(wanted))
-        end = await self._consumer.end_offsets(list(wanted))
+        end = await self._consumer.end_offsets(list(wanted)) | await self._ends_beside_a_fetch(list(wanted))
         return {key: LogPosition(first[tp], end[tp]) for tp, key in wanted.items()}
+
+    async def _ends_beside_a_fetch(self, wanted: list[TopicPartition]) -> dict[TopicPartition, int]:
+        """The ends as the embedded broker knows them; nothing with any other broker.
+
+        Asked for the end of a partition it counts its newest batch as one record. Beside a fetch it says the right end, and
+        it is known by its not minding a fetch from beyond the end.
+        """
+        if self._fetch_says_end is False or not wanted:
+            return {}
+        assert self._consumer is not None
+        partitions: dict[str, list[tuple[int, int, int]]] = {}
+        for tp in wanted:
+            partitions.setdefault(tp.topic, []).append((tp.partition, _BEYOND_ANY_LOG, 1))
+        client = self._consumer._client
+        # it waits the 2 ms, and answers nothing at all if told not to
+        request = FetchRequest(2, 1, 1, _READ_COMMITTED, list(partitions.items()))
+        response = await client.send(client.get_random_node(), request)
+        ends = {
+            TopicPartition(topic, partition): end
+            for topic, answers in response.topics
+            for partition, error_code, end, *_ in answers
+            if not error_code
+        }
+        self._fetch_says_end = bool(ends)
+        return ends
 
     async def refresh(self) -> None:
         """Ask the broker which topics there are. Raises KafkaError."""
@@ -70,9 +100,7 @@ class LogReader:
         assert self._cluster is not None, "refresh first"
         return len(self._cluster.partitions_for_topic(self._names.name(topic)) or ())
 
-    async def read(
-        self, starts: Mapping[tuple[Topic, int], int]
-    ) -> AsyncIterator[tuple[Topic, ConsumerRecord]]:
+    async def read(self, starts: Mapping[tuple[Topic, int], int]) -> AsyncIterator[tuple[Topic, ConsumerRecord]]:
         """Every record from these offsets (or the log's begin) to the end the log has now, in order by partition.
 
         Raises KafkaError, TimeoutError.

@@ -61,6 +61,8 @@ class RankingShard(Shard):
         }
         self.muted_until: int = state.get("muted_until", 0)
         """Offset of the standings up to which the world was already told: until it is reached nothing is announced."""
+        self.rebuild_until: dict[str, dict[str, int]] = state.get("rebuild_until", {})
+        """Rebuilding: where the inputs of each source ended when that began. Nothing is announced before all got there."""
         members: dict[str, list[Member]] = {}
         async for account_id, document in self.store.scan("documents"):
             member, population = decode_member(account_id, document)
@@ -78,7 +80,14 @@ class RankingShard(Shard):
 
     @property
     def _is_muted(self) -> bool:
-        return self.progress[Topic.STANDINGS] < self.muted_until
+        return self._must_be_silent(self.progress[Topic.STANDINGS])
+
+    def _must_be_silent(self, position: int) -> bool:
+        """Whether the world was told more than this shard knows at a position of its input."""
+        return position < self.muted_until or any(
+            source not in self.sources or any(self.sources[source].progress.get(topic, 0) < end for topic, end in ends.items())
+            for source, ends in self.rebuild_until.items()
+        )
 
     def _population(self, name: str) -> Population:
         if name not in self.populations:
@@ -124,6 +133,7 @@ class RankingShard(Shard):
             "changes": self.changes,
             "sources": {source: reached._asdict() for source, reached in self.sources.items()},
             "muted_until": self.muted_until,
+            "rebuild_until": self.rebuild_until,
         }
 
     # -- batches -----------------------------------------------------------------------------------------------------
@@ -157,8 +167,8 @@ class RankingShard(Shard):
             changes, members = population.apply(standings, self.clock_us)
             _write(population, members, commit)
             out += self._records(changes, mode, end)
-        if self.muted_until and end >= self.muted_until:
-            self.muted_until = 0
+        if (self.muted_until or self.rebuild_until) and not self._must_be_silent(end):
+            self.muted_until, self.rebuild_until = 0, {}
             for population in self.populations.values():
                 changes, members = population.unmute(self.clock_us)
                 _write(population, members, commit)

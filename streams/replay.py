@@ -90,14 +90,19 @@ class Replayer:
         log_ends: Ends,
         *,
         until_us: int | None = None,
+        begin_us: int | None = None,
         as_fast_as_possible: bool = False,
         progress: Callable[[Progress], None] = lambda _: None,
         wall_clock: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
+        """`until_us`: later events are left out, and time goes on to there. `begin_us`: earlier events are history, which
+        counts at once when time begins to pass. `as_fast_as_possible`: all is history, and there is one tick at the end.
+        """
         self._writer = writer
         self._shards = shards
         self._log_ends = log_ends
         self._until_us = until_us
+        self._begin_us = begin_us
         self._at_once = as_fast_as_possible
         self._progress = progress
         self._future_us = policy.future_days * MICROSECONDS_PER_DAY
@@ -146,12 +151,17 @@ class Replayer:
         if self._until_us is not None and at_us > self._until_us:
             return False
         if self._clock_us is None or at_us > self._clock_us:
-            if not self._at_once and (self._clock_us is None or _midnight(at_us) > _midnight(self._clock_us)):
+            if self._is_new_day(at_us):
                 await self._tick_midnights(at_us)
                 # the day's events come when every shard has reached the day
                 await self._shards.until_ticked(self._ends())
             self._clock_us = at_us
         return True
+
+    def _is_new_day(self, at_us: int) -> bool:
+        if self._at_once or (self._begin_us is not None and at_us < self._begin_us):
+            return False
+        return self._ticked_us is None or _midnight(at_us) > self._ticked_us
 
     async def _tick_midnights(self, until_us: int) -> None:
         """Tick every midnight after the last tick up to and with this instant, each when all before it is done."""

@@ -187,9 +187,7 @@ async def _read_documents(store: ShardStore, shard: AccountShardState | RankingS
 # -- at rest -----------------------------------------------------------------------------------------------
 
 
-async def at_rest(
-    redis: Redis, reader: LogReader | None, settings: Settings, *, ends: Ends | None = None
-) -> bool:
+async def at_rest(redis: Redis, reader: LogReader | None, settings: Settings, *, ends: Ends | None = None) -> bool:
     """Whether all that is in the inputs has had all its effects, and they are published.
 
     Give `ends`, the end offsets of all four inputs in every partition, where they are known: then this is one round
@@ -216,9 +214,7 @@ async def wait_at_rest(
         await asyncio.sleep(poll_seconds)
 
 
-async def unrest(
-    redis: Redis, reader: LogReader | None, settings: Settings, *, ends: Ends | None = None
-) -> str | None:
+async def unrest(redis: Redis, reader: LogReader | None, settings: Settings, *, ends: Ends | None = None) -> str | None:
     """What keeps the installation from being at rest; None where it is. Otherwise as `at_rest`."""
     firsts: Ends = {}
     if ends is None:
@@ -227,9 +223,7 @@ async def unrest(
         if founding is None:
             raise NoInstallation(f"the store holds no installation under {settings.redis_prefix!r}")
         partitions = founding.partitions
-        bounds = await reader.bounds(
-            [(topic, number) for topic in ACCOUNT_INPUTS for number in range(partitions)]
-        )
+        bounds = await reader.bounds([(topic, number) for topic in ACCOUNT_INPUTS for number in range(partitions)])
         ends = {key: bound.end for key, bound in bounds.items()}
         firsts = {key: bound.first for key, bound in bounds.items()}
     else:
@@ -276,9 +270,7 @@ class _Rest:
         return int(self.state.get("clock_us", 0)) // MICROSECONDS_PER_DAY
 
 
-async def _read_rest(
-    redis: Redis, settings: Settings, partitions: int
-) -> tuple[list[_Rest], list[_Rest]] | str:
+async def _read_rest(redis: Redis, settings: Settings, partitions: int) -> tuple[list[_Rest], list[_Rest]] | str:
     """All account shards and all ranking shards, at one moment: else something could slip from one to the other."""
     stages = [(stage, number) for stage in StageName for number in range(partitions)]
     async with redis.pipeline(transaction=True) as pipeline:

@@ -131,15 +131,32 @@ class Worker:
         prefix = self.settings.redis_prefix
         known = await founding.read_founding(self.redis, prefix)
         if known is None:
-            if not rebuild and await self._was_anything_told(counts[Topic.SEGMENTS]):
+            was_told = await self._was_anything_told(counts[Topic.SEGMENTS])
+            if was_told and not rebuild:
                 raise CorruptState(
                     f"the store holds nothing under {prefix!r}, but {self.names.name(Topic.SEGMENTS)} holds changes: "
-                    "it lost its data, or this is the wrong store. Restore it, or start with --rebuild."
+                    "it lost its data, or this is the wrong store. Restore it, or start one worker with --rebuild."
                 )
             policy = self.policy
-            await founding.found(self.redis, prefix, policy.canonical(), policy.hash, self.partitions)
-            return
+            beginnings = await self._beginnings_of_a_rebuild() if was_told else {}
+            known = await founding.found(
+                self.redis, prefix, policy.canonical(), policy.hash, self.partitions, beginnings
+            )
         self._check(known)
+
+    async def _beginnings_of_a_rebuild(self) -> dict[tuple[StageName, int], founding.Beginning]:
+        """Shards that read the whole log again, and announce nothing before they are where the log ends now."""
+        numbers = range(self.partitions)
+        bounds = await self.reader.bounds([(topic, number) for topic in SHARDED for number in numbers])
+        ends = {str(number): {str(topic): bounds[topic, number].end for topic in ACCOUNT_INPUTS} for number in numbers}
+        beginnings = {}
+        for number in numbers:
+            beginnings[StageName.ACCOUNTS, number] = founding.Beginning({}, {"rebuild_until": ends[str(number)]})
+            # The account stage tells every standing again; the old ones, as far as they are still there, are not needed.
+            read_from = {str(Topic.STANDINGS): bounds[Topic.STANDINGS, number].end}
+            beginnings[StageName.RANKING, number] = founding.Beginning(read_from, {"rebuild_until": ends})
+        log.warning("rebuilding the state from the log; nothing is announced before it is where the log ends now")
+        return beginnings
 
     def _check(self, known: founding.Founding) -> None:
         if known.schema_version != SCHEMA_VERSION:

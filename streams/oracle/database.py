@@ -10,31 +10,29 @@ from segmentation.policy import ALL, Policy
 from streams.snapshot import ShardState, Snapshot
 from streams.topics import ACCOUNT_INPUTS, EVENT_TOPICS, Topic
 
-ROWS_AT_ONCE = 20_000
+ROWS_AT_ONCE = 5_000
 """A part of a column that is handed to the database in one call."""
 
 Row = tuple[Any, ...]
-
-_PARSED_CHANGES = """
-SELECT
-    c1, c2, c3, c4, c5, c6, fields[1], fields[2], try_cast(fields[3] AS BIGINT), fields[4], fields[5],
-    epoch_us(try_cast(fields[6] AS TIMESTAMP))
-FROM (
-    SELECT *, CASE WHEN json_valid(c7) THEN json_extract_string(c7, [
-        '$.account_id', '$.population', '$.sequence', '$.previous_segment', '$.current_segment', '$.effective_at'
-    ]) END AS fields
-    FROM part
-)
-"""
 
 
 class CannotVerify(Exception):
     """The check could not be made; the message says what to do first."""
 
 
+class EventRecord(NamedTuple):
+    """A record of an event topic."""
+
+    topic: str
+    shard: int
+    log_offset: int
+    payload: str | None
+
+
 class ChangeRecord(NamedTuple):
     """A record of `segment-changes` or `segments`."""
 
+    topic: str
     part: int
     log_offset: int
     key: str | None
@@ -42,7 +40,7 @@ class ChangeRecord(NamedTuple):
     input_offset: int | None
     fingerprint: str
     """Of key, value and headers, byte for byte."""
-    value: str | None
+    payload: str | None
 
 
 def _duckdb() -> ModuleType:
@@ -69,7 +67,7 @@ class Database:
         config = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
         self._connection = _duckdb().connect(str(directory / "oracle.duckdb"), config=config)
         self._connection.execute(_sql("schema.sql"))
-        self._load_events = _sql("load_events.sql")
+        self._connection.begin()  # up to `parse`: a commit for each part would cost as much as the part itself
 
     def close(self) -> None:
         """Close the file."""
@@ -193,11 +191,7 @@ class Database:
             ],
         )
         inputs: list[tuple[Topic, ShardState, dict[str, int]]] = [
-            *(
-                (topic, shard, shard.counts(topic))
-                for shard in snapshot.account_shards
-                for topic in ACCOUNT_INPUTS
-            ),
+            *((topic, shard, shard.counts(topic)) for shard in snapshot.account_shards for topic in ACCOUNT_INPUTS),
             *((Topic.STANDINGS, ranking, ranking.counts()) for ranking in snapshot.ranking_shards),
         ]
         self.insert(
@@ -230,19 +224,21 @@ class Database:
         """The records that are dead letters: (topic, partition, offset)."""
         self.insert("dead_letters", sorted(set(names)))
 
-    def load_events(self, topic: Topic, shard: int, offsets: list[int], payloads: list[str | None]) -> None:
-        """A part of an event topic's partition. The dead letters must be loaded."""
-        self._connection.execute(
-            self._load_events,
-            {"topic": str(topic), "shard": shard, "offsets": offsets, "payloads": payloads},
-        )
+    def load_events(self, records: Iterable[EventRecord]) -> None:
+        """Records of the event topics, good and bad."""
+        self.insert("raw_events", records)
 
-    def load_changes(self, table: str, records: Iterable[ChangeRecord]) -> None:
-        """Records of `segment-changes` into `changes`, of `segments` into `compacted`."""
-        self.insert(table, records, _PARSED_CHANGES)
+    def load_changes(self, records: Iterable[ChangeRecord]) -> None:
+        """Records of `segment-changes` and of `segments`."""
+        self.insert("raw_changes", records)
+
+    def parse(self) -> None:
+        """Read the payloads, once policy, dead letters, events and changes are loaded."""
+        self._connection.commit()
+        self._connection.execute(_sql("parse.sql"))
 
     def leave_out_later(self) -> None:
-        """Take away what the log holds from after the state was read. To be called before `expect`."""
+        """Take away what the log holds from after the state was read. Between `parse` and `expect`."""
         self._connection.execute(_sql("leave_out_later.sql"))
 
     def expect(self) -> None:

@@ -62,6 +62,8 @@ facts AS (
             THEN expected.revenue_minor ELSE accounts.revenue_minor END AS revenue_minor
     FROM accounts
     FULL JOIN expected USING (account_id, shard)
+    CROSS JOIN completeness
+    WHERE accounts.account_id IS NOT NULL OR are_dead_letters_complete
 ),
 staged AS (
     SELECT

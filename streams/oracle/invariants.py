@@ -38,7 +38,9 @@ def known_accounts(database: Database) -> Iterator[Row]:
         FROM accounts
         FULL JOIN expected USING (account_id, shard)
         JOIN account_shards USING (shard)
-        WHERE accounts.day IS NULL OR (expected.day IS NULL AND account_shards.is_complete)
+        CROSS JOIN completeness
+        WHERE (accounts.day IS NULL AND are_dead_letters_complete)
+            OR (expected.day IS NULL AND account_shards.is_complete)
         ORDER BY account_id
     """)
 

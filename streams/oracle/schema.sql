@@ -24,6 +24,13 @@ CREATE TABLE members (
     current_segment VARCHAR, segment VARCHAR, sequence BIGINT, effective_at_us BIGINT
 );
 
+-- The log, as it came.
+CREATE TABLE raw_events (topic VARCHAR, shard INTEGER, log_offset BIGINT, payload VARCHAR);
+CREATE TABLE raw_changes (
+    topic VARCHAR, part INTEGER, log_offset BIGINT, key VARCHAR, ce_id VARCHAR, input_offset BIGINT,
+    fingerprint VARCHAR, payload VARCHAR
+);
+
 -- The log.
 CREATE TABLE completeness (are_dead_letters_complete BOOLEAN, are_changes_complete BOOLEAN);
 CREATE TABLE dead_letters (topic VARCHAR, shard INTEGER, log_offset BIGINT);

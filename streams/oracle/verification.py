@@ -16,7 +16,7 @@ from streams.changes import INPUT_OFFSET
 from streams.dead_letters import read_dead_letter
 from streams.log import LogReader
 from streams.messages import header
-from streams.oracle.database import CannotVerify, ChangeRecord, Database
+from streams.oracle.database import ROWS_AT_ONCE, CannotVerify, ChangeRecord, Database, EventRecord
 from streams.oracle.invariants import INVARIANTS
 from streams.oracle.report import Mismatch, Report
 from streams.settings import Settings
@@ -25,9 +25,6 @@ from streams.topics import ACCOUNT_INPUTS, EVENT_TOPICS, Topic
 
 REST_TIMEOUT_SECONDS = 30.0
 """How long to wait for an installation at rest before looking at one that is not."""
-
-RECORDS_AT_ONCE = 5_000
-"""Records of a partition that are handed to the database in one call."""
 
 Progress = Callable[[int, int], None]
 """Called with the offsets read so far and all there are."""
@@ -81,9 +78,7 @@ async def verify(
 class _Loading:
     """Fills the database from the state and the log."""
 
-    def __init__(
-        self, database: Database, reader: LogReader, snapshot: Snapshot, progress: Progress | None
-    ) -> None:
+    def __init__(self, database: Database, reader: LogReader, snapshot: Snapshot, progress: Progress | None) -> None:
         self._database = database
         self._reader = reader
         self._snapshot = snapshot
@@ -99,8 +94,8 @@ class _Loading:
             for shard in snapshot.ranking_shards
         }
         """Input and partition -> up to which offset the state has taken it in."""
-        self._events: dict[Place, tuple[list[int], list[str | None]]] = {}
-        self._changes: dict[Topic, list[ChangeRecord]] = {}
+        self._events: list[EventRecord] = []
+        self._changes: list[ChangeRecord] = []
 
     async def load(self, policy: Policy) -> None:
         """Everything that is compared. Raises KafkaError, TimeoutError."""
@@ -119,15 +114,14 @@ class _Loading:
                     continue
                 records[place] += 1
             if topic in EVENT_TOPICS:
-                await self._add_event(place, record)
+                await self._add_event(topic, record)
             elif topic in (Topic.SEGMENT_CHANGES, Topic.SEGMENTS):
                 await self._add_change(topic, record)
-        for place in list(self._events):
-            await self._flush_events(place)
-        for topic in list(self._changes):
-            await self._flush_changes(topic)
+        await self._flush_events()
+        await self._flush_changes()
         counted = {place: records[place] for place in self._reached if place in wanted}
         await asyncio.to_thread(database.load_progress, self._snapshot, counted, firsts)
+        await asyncio.to_thread(database.parse)
 
     async def _places(self) -> tuple[list[Place], dict[Place, int]]:
         """What to read, and where each of it begins. Ticks and standings are only counted, so only whole ones."""
@@ -137,11 +131,7 @@ class _Loading:
         bounds = await reader.bounds(all_places)
         firsts = {place: bound.first for place, bound in bounds.items()}
         self._warn_of_cut(firsts)
-        places = [
-            place
-            for place in all_places
-            if not (place[0] in (Topic.TICKS, Topic.STANDINGS) and firsts[place])
-        ]
+        places = [place for place in all_places if not (place[0] in (Topic.TICKS, Topic.STANDINGS) and firsts[place])]
         self._total = sum(bounds[place].end - bounds[place].first for place in places)
         return places, firsts
 
@@ -178,29 +168,26 @@ class _Loading:
                 names.append((letter.topic, letter.partition, letter.offset))
         await asyncio.to_thread(self._database.load_dead_letters, names)
 
-    async def _add_event(self, place: Place, record: ConsumerRecord) -> None:
-        offsets, payloads = self._events.setdefault(place, ([], []))
-        offsets.append(record.offset)
-        payloads.append(_text(record.value))
-        if len(offsets) >= RECORDS_AT_ONCE:
-            await self._flush_events(place)
+    async def _add_event(self, topic: Topic, record: ConsumerRecord) -> None:
+        self._events.append(EventRecord(str(topic), record.partition, record.offset, _text(record.value)))
+        if len(self._events) >= ROWS_AT_ONCE:
+            await self._flush_events()
 
-    async def _flush_events(self, place: Place) -> None:
-        offsets, payloads = self._events.pop(place)
-        await asyncio.to_thread(self._database.load_events, *place, offsets, payloads)
+    async def _flush_events(self) -> None:
+        await asyncio.to_thread(self._database.load_events, self._events)
+        self._events.clear()
 
     async def _add_change(self, topic: Topic, record: ConsumerRecord) -> None:
-        rows = self._changes.setdefault(topic, [])
-        rows.append(_change_record(record))
-        if len(rows) >= RECORDS_AT_ONCE:
-            await self._flush_changes(topic)
+        self._changes.append(_change_record(topic, record))
+        if len(self._changes) >= ROWS_AT_ONCE:
+            await self._flush_changes()
 
-    async def _flush_changes(self, topic: Topic) -> None:
-        table = "changes" if topic is Topic.SEGMENT_CHANGES else "compacted"
-        await asyncio.to_thread(self._database.load_changes, table, self._changes.pop(topic))
+    async def _flush_changes(self) -> None:
+        await asyncio.to_thread(self._database.load_changes, self._changes)
+        self._changes.clear()
 
 
-def _change_record(record: ConsumerRecord) -> ChangeRecord:
+def _change_record(topic: Topic, record: ConsumerRecord) -> ChangeRecord:
     digest = blake2b(digest_size=16)
     for part in (
         record.key,
@@ -210,13 +197,14 @@ def _change_record(record: ConsumerRecord) -> ChangeRecord:
         digest.update(b"-" if part is None else len(part).to_bytes(4, "big") + part)
     input_offset = header(record.headers, INPUT_OFFSET)
     return ChangeRecord(
+        topic=str(topic),
         part=record.partition,
         log_offset=record.offset,
         key=_text(record.key),
         ce_id=header(record.headers, "ce_id"),
         input_offset=int(input_offset) if input_offset and input_offset.isdecimal() else None,
         fingerprint=digest.hexdigest(),
-        value=_text(record.value),
+        payload=_text(record.value),
     )
 
 

@@ -222,7 +222,7 @@ def test_after_a_rollback_the_chains_go_on(basis: Basis, band: int, compacted: b
         stored = snapshot(population)
         changes, written = population.unmute(world.clock_us)
         chains.tell(changes)
-        assert {member.account_id for member in written} == {change.account_id for change in changes}
+        assert {change.account_id for change in changes} <= {member.account_id for member in written}
         assert {fields_of(member) for member in written} == {
             fields for account_id, fields in snapshot(population).items() if fields != stored[account_id]
         }

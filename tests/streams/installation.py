@@ -7,6 +7,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta, timezone
+from functools import cache
 from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaProducer
@@ -31,6 +32,9 @@ FIRST_DAY = datetime(2024, 1, 1, tzinfo=UTC)
 PHASE_DAYS = (200, 320, 366, 420, 540)
 """Days after the first one on which the installation comes to rest before it goes on."""
 REST_SECONDS = 30.0
+
+GROWN = "grown"
+"""An account with at least three changes: prospect, new start, a tier."""
 
 TOPICS = {"purchase": Topic.PURCHASES, "signup": Topic.SIGNUPS, "engagement": Topic.ENGAGEMENTS}
 
@@ -101,7 +105,7 @@ def story(seed: int) -> Iterator[tuple[int, list[Sent]]]:
             at = FIRST_DAY + timedelta(days=day, seconds=chance.randrange(86_400))
             at = at.astimezone(timezone(timedelta(minutes=chance.choice([0, 0, 330, -600]))))
             sent.append(_anything(chance, names[who], phase * 1_000 + number, at))
-        sent += chance.sample(sent, 20)
+        sent += chance.sample(sent, 20) + _of_the_grown_one(phase)
         if phase == 1:
             sent += _bad_ones()
         chance.shuffle(sent)
@@ -127,11 +131,17 @@ def _anything(chance: random.Random, account: str, number: int, at: datetime) ->
     return event("purchase", account, number, at, amount_minor=amount, currency=currency)
 
 
+def _of_the_grown_one(phase: int) -> list[Sent]:
+    """What GROWN does to be a prospect after the first phase, then a new start, and established after the fourth."""
+    signed_up, bought = FIRST_DAY + timedelta(days=190), FIRST_DAY + timedelta(days=310)
+    return {
+        0: [event("signup", GROWN, 90_001, signed_up)],
+        1: [event("purchase", GROWN, 90_002, bought, amount_minor=400_000, currency="USD")],
+    }.get(phase, [])
+
+
 def _bad_ones() -> list[Sent]:
-    return [
-        Sent(TOPICS[bad.kind], bad.key, bad.value, partition_of(bad, PARTITIONS))
-        for bad in BAD_RECORDS
-    ]
+    return [Sent(TOPICS[bad.kind], bad.key, bad.value, partition_of(bad, PARTITIONS)) for bad in BAD_RECORDS]
 
 
 def policy_for(band: float, basis: str) -> Policy:
@@ -150,9 +160,7 @@ class Player:
         self._settings = settings
         self._names = TopicNames(settings.topic_prefix)
         self.ends = {(topic, number): 0 for topic in ACCOUNT_INPUTS for number in range(PARTITIONS)}
-        self._producer = AIOKafkaProducer(
-            **settings.kafka_arguments(), acks="all", max_request_size=4 * 1024 * 1024
-        )
+        self._producer = AIOKafkaProducer(**settings.kafka_arguments(), acks="all", max_request_size=4 * 1024 * 1024)
 
     async def __aenter__(self) -> "Player":
         await self._producer.start()
@@ -178,9 +186,7 @@ class Player:
         for number in range(PARTITIONS):
             ends = {str(topic): self.ends[topic, number] for topic in EVENT_TOPICS}
             value = encode_tick(Tick(at_us, "replay", ends))
-            metadata = await self._producer.send_and_wait(
-                self._names.name(Topic.TICKS), value, partition=number
-            )
+            metadata = await self._producer.send_and_wait(self._names.name(Topic.TICKS), value, partition=number)
             self.ends[Topic.TICKS, number] = metadata.offset + 1
 
 
@@ -203,6 +209,29 @@ async def working(settings: Settings, policy: Policy) -> AsyncIterator[tuple[Pla
         stop.set()
         await worker
         await redis.aclose()
+
+
+class Installed(NamedTuple):
+    """An installation at rest that no worker runs any more."""
+
+    settings: Settings
+    policy: Policy
+
+
+RULES = ((0, "revenue"), (2, "revenue"), (0, "accounts"), (2, "accounts"))
+"""Band and basis of the installations of `installed`."""
+
+
+@cache
+def installed(servers: Embedded) -> dict[tuple[float, str], Installed]:
+    """The same story under each of RULES, run once for all tests of a session. They leave it as they found it."""
+
+    async def run() -> dict[tuple[float, str], Installed]:
+        made = {rules: Installed(new_settings(servers), policy_for(*rules)) for rules in RULES}
+        await asyncio.gather(*(run_story(*installed, seed=7) for installed in made.values()))
+        return made
+
+    return asyncio.run(run())
 
 
 async def run_story(settings: Settings, policy: Policy, seed: int) -> None:

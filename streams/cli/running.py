@@ -1,0 +1,124 @@
+"""What every command needs: settings, policy, connections, and an event loop that ends when it is told to."""
+
+import asyncio
+import logging
+import signal
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from aiokafka.admin import AIOKafkaAdminClient
+from redis.asyncio import Redis
+
+from segmentation.policy import Policy, load_policy
+from state.client import connect
+from streams.cli.failures import CommandFailed, Terminated
+from streams.log import LogReader
+from streams.settings import Settings
+from streams.topics import SHARDED, Topic, TopicNames
+
+T = TypeVar("T")
+
+
+def read_settings(**values: Any) -> Settings:
+    """The settings of the environment, and these. Raises ValidationError."""
+    return Settings(**{name: value for name, value in values.items() if value is not None})
+
+
+def read_policy(settings: Settings) -> Policy:
+    """The policy that the settings name, or the default one. Raises PolicyError, OSError."""
+    return load_policy(settings.policy) if settings.policy else Policy.default()
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """The fast event loop, where it is installed."""
+    try:
+        import uvloop
+    except ModuleNotFoundError:
+        return None
+    return uvloop.new_event_loop
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run to the end. SIGINT, SIGTERM and SIGHUP cancel the work, so that it leaves nothing behind."""
+    # what a library has to say about a fault is said by the error that it raises, once
+    logging.basicConfig(level=logging.CRITICAL)
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(_until_terminated(work))
+
+
+async def _until_terminated(work: Coroutine[Any, Any, T]) -> T:
+    loop, received = asyncio.get_running_loop(), []
+    task = asyncio.create_task(work)
+
+    def end(number: signal.Signals) -> None:
+        received.append(number)
+        task.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, end, number)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if received:
+            raise Terminated(received[0]) from None
+        raise
+
+
+class Connections(NamedTuple):
+    """To the store and to the log."""
+
+    redis: Redis
+    reader: LogReader
+
+
+@asynccontextmanager
+async def connected(settings: Settings) -> AsyncIterator[Connections]:
+    """Both connected. Raises KafkaError, RedisError."""
+    async with store(settings) as redis, LogReader(settings.kafka_arguments(), settings.topic_prefix) as reader:
+        await reader.refresh()
+        yield Connections(redis, reader)
+
+
+@asynccontextmanager
+async def store(settings: Settings) -> AsyncIterator[Redis]:
+    """The store, which has answered once. Raises RedisError, and CommandFailed for an address that is none."""
+    try:
+        redis = connect(settings.redis_url.get_secret_value())
+    except ValueError as error:
+        raise CommandFailed(f"RESEGMENT_REDIS_URL: {error}") from None
+    try:
+        await redis.ping()
+        yield redis
+    finally:
+        await redis.aclose()
+
+
+@asynccontextmanager
+async def admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
+    """The broker's administration. Raises KafkaError."""
+    client = AIOKafkaAdminClient(**settings.kafka_arguments())
+    try:
+        await client.start()
+        yield client
+    finally:
+        await client.close()
+
+
+def partition_count(reader: LogReader, settings: Settings) -> int:
+    """How many partitions the installation has. Raises CommandFailed where topics are missing or differ."""
+    names = TopicNames(settings.topic_prefix)
+    counts = {topic: reader.partition_count(topic) for topic in Topic}
+    missing = [names.name(topic) for topic, count in counts.items() if not count]
+    if missing:
+        raise CommandFailed(f"topics are missing: {', '.join(missing)}; make them with `resegment topics create`")
+    if len({counts[topic] for topic in SHARDED}) > 1:
+        listed = ", ".join(f"{names.name(topic)} {counts[topic]}" for topic in SHARDED)
+        raise CommandFailed(f"partition counts differ, they must be equal: {listed}")
+    return counts[Topic.PURCHASES]
+
+
+def policy_path(path: Path | None) -> Path | None:
+    """As it is found from anywhere: a child process may be given it."""
+    return path.absolute() if path else None

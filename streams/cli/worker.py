@@ -1,0 +1,86 @@
+"""`resegment worker`."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Literal
+
+from streams.cli.failures import CHECK_FAILED
+from streams.cli.running import loop_factory, read_policy, read_settings, store
+from streams.worker import DRAIN_SECONDS, Worker
+
+log = logging.getLogger(__name__)
+
+LEAVE_SECONDS = DRAIN_SECONDS + 20
+"""A worker that was asked to leave and is still there after this ends itself: what it owes is in the outbox."""
+
+
+def run_worker(
+    *, policy: Path | None, clock: Literal["wall", "replay"] | None, rebuild: bool, until_input_ends: bool
+) -> None:
+    """Work until a signal says to leave."""
+    settings = read_settings(policy=policy, clock=clock)
+    rules = read_policy(settings)
+    _say_what_happens()
+    if not settings.kafka_transactions:
+        log.warning("RESEGMENT_KAFKA_TRANSACTIONS is off: nothing fences a second worker, so run only this one")
+
+    async def work() -> None:
+        stop = _stop_on_signals()
+        if until_input_ends:
+            _stop_when_input_ends(stop)
+        async with store(settings) as redis:
+            await Worker(settings, rules, redis).run(stop, rebuild=rebuild)
+        log.info("left")
+
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(work())
+
+
+def _say_what_happens() -> None:
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    logging.getLogger("streams").setLevel(logging.INFO)
+
+
+def _stop_on_signals() -> asyncio.Event:
+    """The first signal asks the worker to leave, the second one ends it."""
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+
+    def received(number: signal.Signals) -> None:
+        if stop.is_set():
+            os._exit(128 + number)
+        log.info("%s: publishing what is decided, then leaving; once more ends it at once", number.name)
+        _leave_soon(stop)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(number, received, number)
+    return stop
+
+
+def _leave_soon(stop: asyncio.Event) -> None:
+    stop.set()
+    timer = threading.Timer(LEAVE_SECONDS, _give_up)
+    timer.daemon = True
+    timer.start()
+
+
+def _give_up() -> None:
+    log.error("could not leave within %g s; ending. What was to be published waits in the outbox", LEAVE_SECONDS)
+    os._exit(CHECK_FAILED)
+
+
+def _stop_when_input_ends(stop: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+
+    def wait() -> None:
+        while os.read(0, 4096):
+            pass
+        loop.call_soon_threadsafe(_leave_soon, stop)
+
+    threading.Thread(target=wait, daemon=True).start()

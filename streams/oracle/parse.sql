@@ -1,0 +1,76 @@
+-- What the log's payloads say.
+
+-- The good records of the event topics parsed, and those that are dead letters marked.
+INSERT INTO records
+WITH marked AS (
+    SELECT topic, shard, log_offset, payload, dead.is_named IS NOT NULL AS is_dead
+    FROM raw_events
+    LEFT JOIN (SELECT topic, shard, log_offset, true AS is_named FROM dead_letters) AS dead
+        USING (topic, shard, log_offset)
+),
+parsed AS (
+    SELECT
+        topic,
+        shard,
+        log_offset,
+        is_dead,
+        CASE WHEN NOT is_dead AND json_valid(payload) THEN json_extract_string(payload, [
+            '$.account_id', '$.event_id', '$.occurred_at', '$.amount_minor', '$.currency', '$.kind', '$.purchased_at'
+        ]) END AS fields
+    FROM marked
+),
+typed AS (
+    SELECT
+        topic,
+        shard,
+        log_offset,
+        is_dead,
+        fields[1] AS account_id,
+        fields[2] AS event_id,
+        topic = 'purchases' AND fields[6] IS NOT DISTINCT FROM 'refund' AS is_refund,
+        day_of(CASE WHEN is_refund AND fields[7] IS NOT NULL THEN fields[7] ELSE fields[3] END) AS revenue_day,
+        try_cast(fields[4] AS HUGEINT) AS amount,
+        fields[5] AS currency
+    FROM parsed
+)
+SELECT
+    topic,
+    shard,
+    log_offset,
+    is_dead,
+    account_id,
+    event_id,
+    revenue_day,
+    CASE WHEN topic = 'purchases' THEN
+        converted(amount, rates.numerator, rates.denominator) * CASE WHEN is_refund THEN -1 ELSE 1 END
+    END,
+    is_refund
+FROM typed
+LEFT JOIN rates USING (currency);
+
+DROP TABLE raw_events;
+
+-- The changes, and the compacted topic's.
+CREATE TEMP TABLE parsed_changes AS
+SELECT
+    * EXCLUDE (payload, fields),
+    fields[1] AS account_id,
+    fields[2] AS population,
+    try_cast(fields[3] AS BIGINT) AS sequence,
+    fields[4] AS previous_segment,
+    fields[5] AS current_segment,
+    epoch_us(try_cast(fields[6] AS TIMESTAMP)) AS effective_at_us
+FROM (
+    SELECT *, CASE WHEN json_valid(payload) THEN json_extract_string(payload, [
+        '$.account_id', '$.population', '$.sequence', '$.previous_segment', '$.current_segment', '$.effective_at'
+    ]) END AS fields
+    FROM raw_changes
+);
+
+INSERT INTO changes SELECT * EXCLUDE (topic) FROM parsed_changes WHERE topic = 'segment-changes';
+
+INSERT INTO compacted SELECT * EXCLUDE (topic) FROM parsed_changes WHERE topic = 'segments';
+
+DROP TABLE parsed_changes;
+
+DROP TABLE raw_changes;

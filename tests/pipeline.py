@@ -1,0 +1,604 @@
+"""An installation under test: its topics and keys, events and time for it, workers, and what must always hold of it."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.structs import ConsumerRecord, RecordMetadata
+from pydantic import SecretStr
+from redis.asyncio import Redis
+
+from segmentation.population import Member
+from segmentation.policy import Policy
+from state.client import connect
+from streams.dead_letters import DeadLetter, read_dead_letter
+from streams.instants import parse_instant
+from streams.log import LogReader
+from streams.messages import Mode, Tick, encode_tick
+from streams.partitions import partition_of
+from streams.settings import Settings
+from streams.snapshot import NoInstallation, Snapshot, read_snapshot, unrest
+from streams.topics import ACCOUNT_INPUTS, EVENT_TOPICS, Topic, TopicNames, create_topics
+from streams.worker import Worker
+
+T = TypeVar("T")
+
+POLL_SECONDS = 0.01
+PATIENCE_SECONDS = 40.0
+"""How long a condition may take to come true on a busy machine. No test takes that long where all is well."""
+
+FIRST_DAY = datetime(2024, 1, 1, tzinfo=UTC)
+PURE = Policy.default().with_changes(band=0)
+"""Without a band the tiers are a function of the data."""
+
+_TOPICS = {"purchase": Topic.PURCHASES, "signup": Topic.SIGNUPS, "engagement": Topic.ENGAGEMENTS}
+
+
+class Servers(Protocol):
+    """A broker and a store."""
+
+    kafka: str
+    redis: str
+
+
+class Sent(NamedTuple):
+    """A record of an event topic, to be sent."""
+
+    topic: Topic
+    key: bytes | None
+    value: bytes | None
+    partition: int | None = None
+    """None: where Kafka's default partitioner puts the key."""
+
+
+def moment(day: float, seconds: float = 0.0) -> datetime:
+    """The instant so many days and seconds after FIRST_DAY."""
+    return FIRST_DAY + timedelta(days=day, seconds=seconds)
+
+
+def event(kind: str, account: str, event_id: str, at: datetime | str, /, **fields: object) -> Sent:
+    """A record that keeps its contract, unless the fields spoil it."""
+    stated = at if isinstance(at, str) else at.isoformat()
+    document = {"event_id": event_id, "account_id": account, "occurred_at": stated, **fields}
+    return Sent(_TOPICS[kind], account.encode(), json.dumps(document).encode())
+
+
+def purchase(account: str, event_id: str, at: datetime | str, amount_minor: int, /, **fields: object) -> Sent:
+    """A purchase in the base currency."""
+    return event("purchase", account, event_id, at, amount_minor=amount_minor, currency="USD", **fields)
+
+
+async def until(condition: Callable[[], Awaitable[T | None]], what: str, *, seconds: float = PATIENCE_SECONDS) -> T:
+    """What the condition returns as soon as it is true. Raises TimeoutError, saying what did not come."""
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + seconds
+    while not (found := await condition()):
+        if clock() > deadline:
+            raise TimeoutError(f"not within {seconds:g} s: {what}")
+        await asyncio.sleep(POLL_SECONDS)
+    return found
+
+
+def settings_for(servers: Servers, **changes: Any) -> Settings:
+    """Settings with names of their own on shared servers, for the embedded broker unless changed."""
+    name = f"t{uuid.uuid4().hex[:8]}"
+    fields: dict[str, Any] = {
+        "kafka_bootstrap_servers": servers.kafka,
+        "kafka_transactions": False,
+        "kafka_group": name,
+        "topic_prefix": f"{name}-",
+        "redis_url": SecretStr(servers.redis),
+        "redis_prefix": name,
+        "clock": "replay",
+        "due_chunk_accounts": 7,
+        "relay_interval_ms": 1,
+        **changes,
+    }
+    # the embedded broker makes a group wait for half of its session timeout: far below what is allowed elsewhere
+    quick = {"kafka_session_timeout_seconds": 2.0} if not fields["kafka_transactions"] else {}
+    return Settings(**fields).model_copy(update={**quick, **changes})
+
+
+class Installation:
+    """Topics, keys, and connections to look and to send. Use as an async context manager."""
+
+    def __init__(self, servers: Servers, *, policy: Policy = PURE, partitions: int = 2, **changes: Any) -> None:
+        self.settings = settings_for(servers, **changes)
+        self.policy = policy
+        self.partitions = partitions
+        self.names = TopicNames(self.settings.topic_prefix)
+        self.redis: Redis = connect(self.settings.redis_url.get_secret_value())
+        self.reader = LogReader(self.settings.kafka_arguments(), self.settings.topic_prefix)
+        self.producer = AIOKafkaProducer(
+            **self.settings.kafka_arguments(), acks="all", linger_ms=0, max_request_size=4 * 1024 * 1024
+        )
+        self._running: list[InProcess] = []
+
+    async def __aenter__(self) -> Self:
+        await self.create_topics()
+        await self.reader.__aenter__()
+        await self.producer.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for running in list(self._running):
+            await running.stop(ignore_failure=True)
+        await self.producer.stop()
+        await self.reader.__aexit__(kind, error, trace)
+        await self.redis.aclose()
+
+    async def create_topics(self) -> None:
+        """Make the topics."""
+        admin = AIOKafkaAdminClient(**self.settings.kafka_arguments())
+        await admin.start()
+        try:
+            await create_topics(admin, self.settings, self.policy, self.partitions, 1)
+        finally:
+            await admin.close()
+
+    # -- sending -----------------------------------------------------------------------------------------------------
+
+    async def send(self, *records: Sent) -> list[RecordMetadata]:
+        """Send, in order; return where they are when the broker has all of them."""
+        futures = [
+            await self.producer.send(
+                self.names.name(record.topic), record.value, key=record.key, partition=record.partition
+            )
+            for record in records
+        ]
+        return [await future for future in futures]
+
+    async def tick(
+        self,
+        at: datetime,
+        *,
+        mode: Mode = "replay",
+        ahead: Mapping[Topic, int] | None = None,
+        partitions: Iterable[int] | None = None,
+    ) -> None:
+        """Tell the shards the time, to be applied once all that was sent is applied, and `ahead` records more."""
+        assert mode != "backfill"
+        bounds = await self.reader.bounds(
+            [(topic, number) for topic in EVENT_TOPICS for number in range(self.partitions)]
+        )
+        for number in range(self.partitions) if partitions is None else partitions:
+            ends = {str(topic): bounds[topic, number].end + (ahead or {}).get(topic, 0) for topic in EVENT_TOPICS}
+            value = encode_tick(Tick(parse_instant(at.isoformat()), mode, ends))
+            await self.send(Sent(Topic.TICKS, None, value, number))
+
+    # -- workers -----------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def worker(self, **changes: Any) -> "AsyncIterator[InProcess]":
+        """A worker in this process, until the end of the context, where it must leave without an error."""
+        running = self.start(**changes)
+        yield running
+        await self.stop(running)
+
+    async def stop(self, running: "InProcess") -> None:
+        """Let a worker drain and leave. Raises what it died of."""
+        self._running.remove(running)
+        await running.stop()
+
+    def start(self, *, policy: Policy | None = None, rebuild: bool = False, **changes: Any) -> "InProcess":
+        """Start a worker in this process."""
+        running = InProcess(self.settings.model_copy(update=changes), policy or self.policy, rebuild=rebuild)
+        self._running.append(running)
+        return running
+
+    # -- looking -----------------------------------------------------------------------------------------------------
+
+    async def rest(self, *, seconds: float = PATIENCE_SECONDS) -> None:
+        """Return when all that is in the log has had all its effects. Raises what a worker in this process died of."""
+        reason: str | None = ""
+
+        async def at_rest() -> bool:
+            nonlocal reason
+            for running in self._running:
+                running.check()
+            try:
+                reason = await unrest(self.redis, self.reader, self.settings)
+            except NoInstallation as error:
+                reason = str(error)
+            return reason is None
+
+        try:
+            await until(at_rest, "rest", seconds=seconds)
+        except TimeoutError:
+            raise TimeoutError(f"not at rest after {seconds:g} s: {reason}") from None
+
+    async def records(self, *topics: Topic) -> list[tuple[Topic, ConsumerRecord]]:
+        """All that consumers who read committed records see in these topics, in order by partition."""
+        starts = {(topic, number): 0 for topic in topics for number in range(self.partitions)}
+        return [found async for found in self.reader.read(starts)]
+
+    async def changes(self) -> list["Told"]:
+        """All records of segment changes, repeated ones too."""
+        return [Told.of(record) for _, record in await self.records(Topic.SEGMENT_CHANGES)]
+
+    async def dead_letters(self) -> list[DeadLetter]:
+        """All dead letters, repeated ones too."""
+        return [
+            read_dead_letter(record.key, record.value, record.headers)
+            for _, record in await self.records(Topic.DEAD_LETTERS)
+        ]
+
+    async def until_told(self, condition: Callable[[list["Told"]], bool], what: str) -> list["Told"]:
+        """The segment changes as soon as they fulfil the condition."""
+
+        async def told() -> list[Told] | None:
+            for running in self._running:
+                running.check()
+            changes = await self.changes()
+            return changes if condition(changes) else None
+
+        return await until(told, what)
+
+    async def state(self) -> Snapshot:
+        """All that the shards hold."""
+        return await read_snapshot(self.redis, self.settings)
+
+    async def members(self) -> dict[str, Member]:
+        """What the ranking stage knows of each account."""
+        return {account: member for account, (member, _) in (await self.state()).members().items()}
+
+    async def segments(self) -> dict[str, str]:
+        """What each account is now."""
+        return {account: str(member.current_segment) for account, member in (await self.members()).items()}
+
+    async def counts(self, topic: Topic) -> dict[str, int]:
+        """Records of an input that were applied, duplicates and dead letters, over all partitions."""
+        totals: dict[str, int] = defaultdict(int)
+        for shard in (await self.state()).account_shards:
+            for name, count in shard.counts(topic).items():
+                totals[name] += count
+        return dict(totals)
+
+
+class InProcess:
+    """A worker in this process."""
+
+    def __init__(self, settings: Settings, policy: Policy, *, rebuild: bool = False) -> None:
+        self.redis: Redis = connect(settings.redis_url.get_secret_value())
+        self.worker = Worker(settings, policy, self.redis)
+        self._stop = asyncio.Event()
+        self.task = asyncio.create_task(self.worker.run(self._stop, rebuild=rebuild))
+
+    def check(self) -> None:
+        """Raise what the worker died of."""
+        if self.task.done():
+            self.task.result()
+            raise AssertionError("the worker has left")
+
+    async def claimed(self) -> None:
+        """Return when it owns shards."""
+
+        async def claimed() -> bool:
+            self.check()
+            return bool(self.worker.shards) and all(shard.owned for shard in self.worker.shards.values())
+
+        await until(claimed, "a claimed shard")
+
+    async def stop(self, *, ignore_failure: bool = False) -> None:
+        """Let it drain and leave. Raises what it died of."""
+        self._stop.set()
+        try:
+            await self.task
+        except Exception:
+            if not ignore_failure:
+                raise
+        finally:
+            await self.redis.aclose()
+
+
+class WorkerProcess:
+    """A worker as a process of its own, with its log in a file."""
+
+    def __init__(self, installation: Installation, directory: Path, name: str = "worker", **changes: Any) -> None:
+        directory.mkdir(exist_ok=True)
+        settings = installation.settings.model_copy(update=changes)
+        document = settings.model_dump(mode="json") | {"redis_url": settings.redis_url.get_secret_value()}
+        self.log = directory / f"{name}-{uuid.uuid4().hex[:6]}.log"
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.worker_process"],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=Path(__file__).parents[1],
+                env={**os.environ, "PYTHONFAULTHANDLER": "1"},
+            )
+        assert self._process.stdin is not None
+        self._process.stdin.write(
+            json.dumps({"settings": document, "policy": installation.policy.canonical()}).encode()
+        )
+        self._process.stdin.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            sys.stderr.write(f"--- {self.log.name}\n{self.said()[-8000:]}\n")
+        self.kill()
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def said(self) -> str:
+        """Its log."""
+        return self.log.read_text(errors="replace")
+
+    def status(self) -> int | None:
+        """Its exit status; None while it runs."""
+        return self._process.poll()
+
+    def check(self) -> None:
+        """Raise AssertionError, with its last words, if it has ended."""
+        assert self.status() is None, f"the worker ended with {self.status()}:\n{self.said()[-8000:]}"
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """kill -9, and wait."""
+        self._process.kill()
+        self._process.wait()
+
+    async def ended(self) -> int:
+        """Its exit status, once it has ended."""
+
+        async def ended() -> bool:
+            return self.status() is not None
+
+        await until(ended, f"the end of the worker:\n{self.said()[-3000:]}")
+        status = self.status()
+        assert status is not None
+        return status
+
+    async def until_said(self, text: str, times: int = 1) -> None:
+        """Return when its log has this text so often."""
+
+        async def said() -> bool:
+            self.check()
+            return self.said().count(text) >= times
+
+        await until(said, f"{text!r} in the log of the worker")
+
+
+# -- what must hold ------------------------------------------------------------------------------------------------------
+
+
+class Told(NamedTuple):
+    """A record of a segment change, as consumers see it."""
+
+    account: str
+    sequence: int
+    offset: int
+    bytes: tuple[bytes, bytes, tuple[tuple[str, bytes], ...], int, int]
+    """Key, value, headers, timestamp, partition: all that must be the same when it is told again."""
+    previous: str | None
+    current: str
+    data: dict[str, Any]
+
+    @classmethod
+    def of(cls, record: ConsumerRecord) -> Self:
+        """The change in a record."""
+        data = json.loads(record.value)
+        same = (record.key, record.value, tuple(record.headers), record.timestamp, record.partition)
+        told = cls(
+            data["account_id"],
+            data["sequence"],
+            record.offset,
+            same,
+            data["previous_segment"],
+            data["current_segment"],
+            data,
+        )
+        assert record.key == told.account.encode()
+        assert dict(record.headers)["ce_id"] == f"{told.account}:{told.sequence}".encode()
+        return told
+
+    @property
+    def effective_at_us(self) -> int:
+        """When it came to be."""
+        return parse_instant(self.data["effective_at"])
+
+    @property
+    def cause(self) -> str:
+        """The kind of its cause."""
+        return str(self.data["cause"]["kind"])
+
+
+def chains(changes: Sequence[Told]) -> dict[str, list[Told]]:
+    """Each account's changes, each once, in order. Fails where a chain has a gap, a fork or a different repetition."""
+    found: dict[str, list[Told]] = defaultdict(list)
+    for told in sorted(changes, key=lambda told: (told.bytes[4], told.offset)):
+        chain = found[told.account]
+        if told.sequence <= len(chain):
+            assert chain[told.sequence - 1].bytes == told.bytes, "told again, and differently"
+            continue
+        last = chain[-1] if chain else None
+        assert told.sequence == len(chain) + 1, f"{told.account}: {told.sequence} after {len(chain)}"
+        assert told.previous == (last.current if last else None), f"{told.account}: a chain with a wrong link"
+        assert told.current != told.previous, f"{told.account}: a change that changes nothing"
+        if last:
+            assert told.effective_at_us >= last.effective_at_us, f"{told.account}: goes back in time"
+        chain.append(told)
+    return dict(found)
+
+
+class Expected(NamedTuple):
+    """What an account must be, worked out from the log by definition."""
+
+    revenue_minor: int
+    segment: str
+
+
+async def expected_accounts(installation: Installation, day: int) -> dict[str, Expected]:
+    """What every account must be on a day without a band: everything anew, from the log and the dead letters alone."""
+    policy = installation.policy
+    dead = {(letter.topic, letter.partition, letter.offset) for letter in await installation.dead_letters()}
+    purchases: dict[str, list[tuple[int, int, bool]]] = {}
+    seen: set[tuple[str, str, str]] = set()
+    for topic, record in await installation.records(*EVENT_TOPICS):
+        if (topic, record.partition, record.offset) in dead:
+            continue
+        document = json.loads(record.value)
+        account = document["account_id"]
+        own = purchases.setdefault(account, [])
+        identity = (topic, account, document["event_id"])
+        if topic is Topic.PURCHASES and identity not in seen:
+            own.append(_purchased(document))
+        seen.add(identity)
+    stages, revenues = {}, {}
+    for account, listed in purchases.items():
+        first = min((on for on, _, is_refund in listed if not is_refund), default=None)
+        revenues[account] = sum(amount for on, amount, _ in listed if day - policy.window_days < on <= day)
+        if first is None or first > day:
+            stages[account] = "prospect"
+        else:
+            stages[account] = "new_start" if day - first < policy.new_start_days else "established"
+    return dict(_ranked(policy, stages, revenues))
+
+
+def _purchased(document: Mapping[str, Any]) -> tuple[int, int, bool]:
+    """Day, amount and whether it is a refund."""
+    is_refund = document.get("kind") == "refund"
+    at = document["purchased_at"] if is_refund and "purchased_at" in document else document["occurred_at"]
+    on = datetime.fromisoformat(at).astimezone(UTC).date().toordinal() - datetime(1970, 1, 1).toordinal()
+    assert document["currency"] == "USD", "the brute force knows no rates"
+    return on, -document["amount_minor"] if is_refund else document["amount_minor"], is_refund
+
+
+def _ranked(policy: Policy, stages: Mapping[str, str], revenues: Mapping[str, int]) -> Iterator[tuple[str, Expected]]:
+    ranked = sorted(
+        (revenue for account, revenue in revenues.items() if stages[account] == "established" and revenue > 0),
+        reverse=True,
+    )
+    total, above, running = sum(ranked), {}, 0
+    for revenue in ranked:
+        above.setdefault(revenue, running)
+        running += revenue
+    for account, stage in stages.items():
+        revenue, segment = revenues[account], stage
+        if stage == "established":
+            segment = "commercial"
+            if revenue > 0:
+                first, second = policy.boundaries
+                place = above[revenue] * 10_000
+                segment = "key" if place < first * total else "enterprise" if place < second * total else segment
+        yield account, Expected(revenue, segment)
+
+
+async def check(installation: Installation) -> dict[str, list[Told]]:
+    """Everything that must hold of an installation at rest, in a policy without a band. Returns the chains."""
+    await installation.rest()
+    snapshot = await installation.state()
+    days = {shard.day for shard in snapshot.account_shards if shard.day}
+    changes = chains(await installation.changes())
+    _check_counts(installation, snapshot, await _records_by_place(installation))
+    await _check_dead_letters(installation, snapshot)
+    await _check_latest(installation, changes)
+    members = {account: member for account, (member, _) in snapshot.members().items()}
+    assert {account: (member.sequence, member.segment) for account, member in members.items() if member.sequence} == {
+        account: (len(chain), chain[-1].current) for account, chain in changes.items()
+    }
+    if days:
+        assert len(days) == 1, "the clocks differ: nothing to compare with"
+        expected = await expected_accounts(installation, days.pop())
+        assert {
+            account: Expected(member.revenue_minor, str(member.current_segment)) for account, member in members.items()
+        } == expected
+        assert {account: chain[-1].current for account, chain in changes.items()} == {
+            account: wanted.segment for account, wanted in expected.items()
+        }
+    else:
+        assert not changes
+    return changes
+
+
+async def _records_by_place(installation: Installation) -> dict[tuple[Topic, int], int]:
+    counts: dict[tuple[Topic, int], int] = defaultdict(int)
+    for topic, record in await installation.records(*ACCOUNT_INPUTS, Topic.STANDINGS):
+        counts[topic, record.partition] += 1
+    return counts
+
+
+def _check_counts(installation: Installation, snapshot: Snapshot, records: Mapping[tuple[Topic, int], int]) -> None:
+    """Consumed = applied + duplicates + dead letters, in every partition."""
+    for shard in snapshot.account_shards:
+        for topic in ACCOUNT_INPUTS:
+            assert sum(shard.counts(topic).values()) == records.get((topic, shard.partition), 0), (
+                topic,
+                shard.partition,
+                shard.counts(topic),
+            )
+    for ranking in snapshot.ranking_shards:
+        place = (Topic.STANDINGS, ranking.partition)
+        assert sum(ranking.counts().values()) == records.get(place, 0), (place, ranking.counts())
+
+
+async def _check_dead_letters(installation: Installation, snapshot: Snapshot) -> None:
+    """As many records are named by dead letters as were counted; a repeated one is the same."""
+    named: dict[tuple[str, int, int], DeadLetter] = {}
+    for letter in await installation.dead_letters():
+        assert named.setdefault((letter.topic, letter.partition, letter.offset), letter) == letter
+    counted = {
+        (str(topic), shard.partition): count
+        for shard in snapshot.account_shards
+        for topic in ACCOUNT_INPUTS
+        if (count := shard.counts(topic)["dead_letters"])
+    } | {
+        (str(Topic.STANDINGS), shard.partition): count
+        for shard in snapshot.ranking_shards
+        if (count := shard.counts()["dead_letters"])
+    }
+    found: dict[tuple[str, int], int] = defaultdict(int)
+    for topic, partition, _ in named:
+        found[topic, partition] += 1
+    assert found == counted
+
+
+async def _check_latest(installation: Installation, changes: Mapping[str, list[Told]]) -> None:
+    """The compacted topic's latest of each account is its last change, byte for byte."""
+    latest: dict[str, Told] = {}
+    for _, record in await installation.records(Topic.SEGMENTS):
+        told = Told.of(record)
+        latest[told.account] = told
+    assert {account: told.bytes for account, told in latest.items()} == {
+        account: chain[-1].bytes for account, chain in changes.items()
+    }
+
+
+def day_of(at: datetime) -> int:
+    """Days since 1970."""
+    return (at - datetime(1970, 1, 1, tzinfo=UTC)).days
+
+
+def account_in(partition: int, partitions: int, name: str) -> str:
+    """An account of this partition whose id begins with the name."""
+    number = 0
+    while partition_of(f"{name}-{number}".encode(), partitions) != partition:
+        number += 1
+    return f"{name}-{number}"

@@ -1,0 +1,46 @@
+"""One worker as a process of its own, for tests that kill it: settings and policy come on the standard input.
+
+SIGTERM lets it drain and leave; a second one ends it at once.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+
+from pydantic import SecretStr
+
+from segmentation.policy import Policy
+from state.client import connect
+from streams.settings import Settings
+from streams.worker import Worker
+
+
+async def main() -> None:
+    """Work until asked to leave."""
+    given = json.load(sys.stdin)
+    fields = given["settings"]
+    # not validated: tests want shorter sessions than anybody else should
+    settings = Settings.model_construct(**fields | {"redis_url": SecretStr(fields["redis_url"])})
+    stop = asyncio.Event()
+
+    def leave() -> None:
+        if stop.is_set():
+            os._exit(1)
+        stop.set()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, leave)
+    redis = connect(settings.redis_url.get_secret_value())
+    try:
+        await Worker(settings, Policy.model_validate_json(given["policy"]), redis).run(stop)
+    finally:
+        await redis.aclose()
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for chatty in ("faust", "mode"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    asyncio.run(main())
