@@ -25,7 +25,9 @@ def main(
     ] = None,
     shuffle_days: Annotated[float, typer.Option(min=0, help="Events arrive up to this many days late.")] = 0,
     duplicates: Annotated[float, typer.Option(min=0, max=100, help="Percentage of events that come twice.")] = 0,
-    seed: Annotated[int, typer.Option(help="Of the chance in the two options before; the same seed, the same file.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Of the chance in the two options before; the same seed, the same file.")
+    ] = 0,
 ) -> None:
     """Write the CDNOW purchases, and a signup before each account's first one, as one JSON object a line."""
     last_day: date | None = shift_to.date() if shift_to else None

@@ -110,9 +110,7 @@ class Ledger:
     def blocks_for_advance(self, old_day: int, new_day: int, window_days: int) -> list[int]:
         """Numbers of the closed blocks that `advance` needs and that are not loaded."""
         return [
-            block.number
-            for block in self._moving(old_day, new_day, window_days)
-            if block.number not in self.blocks
+            block.number for block in self._moving(old_day, new_day, window_days) if block.number not in self.blocks
         ]
 
     def _moving(self, old_day: int, new_day: int, window_days: int) -> Iterator[BlockSummary]:
@@ -136,7 +134,8 @@ class Ledger:
             for block in self.closed
             if block.last_day > horizon
         ]
-        for data in (self.open, *(self.blocks[number] for number in moving)):
+        blocks: list[bytes | bytearray] = [self.open, *(self.blocks[number] for number in moving)]
+        for data in blocks:
             for day, value, _ in ENTRY.iter_unpack(data):
                 change += value * ((horizon < day <= new_day) - (old_horizon < day <= old_day))
                 if value and day > horizon:

@@ -196,8 +196,8 @@ class Population:
                 ranked.append((account_id, standing.revenue_minor if is_ranked else None))
         cutoffs = self.tiers.cutoffs()
         moves = {move.account: move for move in self.tiers.apply(ranked)}
-        for move in moves.values():
-            self.members[move.account].tier = move.current
+        for account_id, move in moves.items():
+            self.members[account_id].tier = move.current
         touched = [self.members[account_id] for account_id in taken.keys() | moves.keys()]
         if self.muted:
             return [], touched
@@ -206,14 +206,14 @@ class Population:
             if member.current_segment == member.segment:
                 continue
             account_id = member.account_id
-            move, standing_or_none = moves.get(account_id), taken.get(account_id)
-            kind = self._kind(member, move, standing_or_none, stages.get(account_id))
+            move_or_none, standing_or_none = moves.get(account_id), taken.get(account_id)
+            kind = self._kind(member, move_or_none, standing_or_none, stages.get(account_id))
             own = standing_or_none if kind != CauseKind.BOUNDARY_MOVED else None
             cause = ChangeCause(
                 kind,
                 own.event_id if own else None,
                 member.revenue_minor - revenues.get(account_id, member.revenue_minor),
-                self._cutoff_change(move, cutoffs),
+                self._cutoff_change(move_or_none, cutoffs),
             )
             changes.append(self._change(member, cause, _effective_at_us(own, clock_us)))
         return changes, touched
@@ -248,9 +248,7 @@ class Population:
             members=((m.account_id, m.revenue_minor, m.tier) for m in self.members.values() if m.tier is not None),
         )
 
-    def was_told(
-        self, account_id: str, sequence: int, segment: Segment, effective_at_us: int
-    ) -> Member | None:
+    def was_told(self, account_id: str, sequence: int, segment: Segment, effective_at_us: int) -> Member | None:
         """Learn from the log what the world was told. Returns the member if that was news."""
         member = self.members.get(account_id)
         if member is None:
@@ -301,12 +299,8 @@ class Population:
             cause=cause,
             lapsed=member.lapsed,
             rolling_revenue_minor=member.revenue_minor,
-            position_revenue=Share(*self.tiers.position(member.revenue_minor, Basis.REVENUE))
-            if ranked
-            else None,
-            position_accounts=Share(*self.tiers.position(member.revenue_minor, Basis.ACCOUNTS))
-            if ranked
-            else None,
+            position_revenue=Share(*self.tiers.position(member.revenue_minor, Basis.REVENUE)) if ranked else None,
+            position_accounts=Share(*self.tiers.position(member.revenue_minor, Basis.ACCOUNTS)) if ranked else None,
             cutoffs_minor=self.tiers.cutoffs(),
             to_next_tier_up_minor=distance.up if distance else None,
             to_next_tier_down_minor=distance.down if distance else None,

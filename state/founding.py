@@ -67,7 +67,7 @@ async def found(
     return _founding(found)
 
 
-def _founding(found: dict[bytes, bytes]) -> Founding:
+def _founding(found: Mapping[Any, Any]) -> Founding:
     text = {field.decode(): value.decode() for field, value in found.items()}
     return Founding(int(text["schema_version"]), text["policy"], text["policy_hash"], int(text["partitions"]))
 

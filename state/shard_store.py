@@ -1,8 +1,8 @@
 """What one shard keeps in Redis, and the only ways to change it.
 
 A shard belongs to whoever claimed it last. Every write names its owner, and the progress and the number of commits it
-goes on from, and is refused where any of them differs, so two workers, or one worker and a store that went back in time,
-can never mix their writes.
+goes on from, and is refused where any of them differs, so two workers, or one worker and a store that went back in
+time, can never mix their writes.
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -116,11 +116,9 @@ class ShardStore:
     async def load(self, name: str, fields: Iterable[str]) -> list[bytes | None]:
         """Read fields of one of the shard's hashes (a name in ShardKeys), in order."""
         wanted = list(fields)
-        return (
-            cast(list[bytes | None], await self.redis.hmget(getattr(self.keys, name), wanted))
-            if wanted
-            else []
-        )
+        if not wanted:
+            return []
+        return cast(list[bytes | None], await self.redis.hmget(getattr(self.keys, name), wanted))
 
     async def scan(self, name: str) -> AsyncIterator[tuple[str, bytes]]:
         """Every field of one of the shard's hashes; sees each at least once where nobody writes."""
@@ -132,11 +130,11 @@ class ShardStore:
         found = await self.redis.zrange(
             self.keys.due, "-inf", until_day, byscore=True, offset=0, num=limit, withscores=True
         )
-        return [(account.decode(), int(day)) for account, day in found]
+        return [(account.decode(), int(day)) for account, day in cast(list[tuple[bytes, float]], found)]
 
     async def due_count(self, until_day: int) -> int:
         """How many accounts are due on the day or before it."""
-        return cast(int, await self.redis.zcount(self.keys.due, "-inf", until_day))
+        return await self.redis.zcount(self.keys.due, "-inf", until_day)
 
     async def commit(self, commit: Commit) -> None:
         """Carry a batch's writes out, all or none. Raises Refused, and then nothing was written."""
@@ -168,16 +166,14 @@ class ShardStore:
 
     async def outbox(self) -> list[bytes]:
         """The outgoing records that are not trimmed yet, oldest first, at most OUTBOX_READ_MAX. Raises Refused."""
-        found = await self._outbox(
-            keys=[self.keys.meta, self.keys.outbox], args=[self._owner, OUTBOX_READ_MAX]
-        )
+        found = await self._outbox(keys=[self.keys.meta, self.keys.outbox], args=[self._owner, OUTBOX_READ_MAX])
         if found is None:
             raise Refused(f"{self.stage} shard {self.partition}")
         return cast(list[bytes], found)
 
     async def outbox_size(self) -> int:
         """How many outgoing records wait."""
-        return cast(int, await self.redis.llen(self.keys.outbox))
+        return await self.redis.llen(self.keys.outbox)
 
     async def trim(self, count: int, told: Mapping[str, int] | None = None) -> None:
         """Drop the oldest count outgoing records, which are published. Raises Refused, and then nothing was dropped."""

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from datetime import date, timedelta
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import orjson
 from redis.asyncio import Redis
@@ -41,7 +41,7 @@ ACCOUNT_COLUMNS = (
 )
 
 POSITION_DIGITS = 9
-"""As in the changes."""
+"""Further ones are cut off: so a printed position is below a boundary exactly where the position itself is."""
 
 SORTED_BYTES_MAX = 64 * 1024 * 1024
 """Changes sorted in memory at once; the sorted parts are merged from files."""
@@ -63,10 +63,10 @@ async def export(
     *,
     snapshot: Snapshot | None = None,
 ) -> Exported:
-    """Write `accounts.csv` and `changes.jsonl` into the directory, which is made; files of these names are replaced.
+    """Write `accounts.csv` and `changes.jsonl` into the directory; it is made, files of these names are replaced.
 
-    Memory: about 1 KB an account, and SORTED_BYTES_MAX for any number of changes. Changes need about twice their size
-    of room on the disk. Raises NoInstallation, StillChanging, OSError, RedisError, KafkaError.
+    Memory: about 1 KB an account, and SORTED_BYTES_MAX for any number of changes. Changes need about twice
+    their size of room on the disk. Raises NoInstallation, StillChanging, OSError, RedisError, KafkaError.
     """
     directory.mkdir(parents=True, exist_ok=True)
     if snapshot is None:
@@ -149,12 +149,8 @@ def _positions(members: Iterable[Member]) -> dict[int, tuple[str, str]]:
 
 
 def decimal_fraction(part: int, whole: int) -> str:
-    """A share in [0, 1] with POSITION_DIGITS digits, halves to even: `decimal_fraction(2, 3)` is `0.666666667`."""
-    scale: int = 10**POSITION_DIGITS
-    quotient, remainder = divmod(part * scale, whole)
-    if 2 * remainder > whole or (2 * remainder == whole and quotient % 2):
-        quotient += 1
-    return f"{quotient // scale}.{quotient % scale:0{POSITION_DIGITS}d}"
+    """A share in [0, 1) as a decimal: `decimal_fraction(2, 3)` is `0.666666666`."""
+    return f"0.{part * 10**POSITION_DIGITS // whole:0{POSITION_DIGITS}d}"
 
 
 # -- changes -----------------------------------------------------------------------------------------------
@@ -192,13 +188,17 @@ async def write_changes(path: Path, reader: LogReader, *, sorted_bytes_max: int 
 
 
 def _sortable_line(event: dict[str, object]) -> bytes:
-    """What to sort by, as text that sorts the same, a tab (less than all that an account id may hold), the JSON."""
+    """What to sort by, as text that sorts the same, and the JSON; a tab is less than all an account id may hold."""
     data = event["data"]
     if event["type"] != CHANGE_TYPE or not isinstance(data, dict):
         raise ValueError("not a change")
     effective_at_us = parse_instant(data["effective_at"])
     key = f"{effective_at_us:020d}\t{data['account_id']}\t{data['sequence']:012d}"
     return key.encode() + b"\t" + orjson.dumps(event) + b"\n"
+
+
+def _new_file(directory: Path) -> IO[bytes]:
+    return tempfile.TemporaryFile(dir=directory)
 
 
 class _Sorter:
@@ -223,7 +223,7 @@ class _Sorter:
         self._lines.append(line)
         self._bytes += len(line)
         if self._bytes >= self._bytes_max:
-            file = self._files.enter_context(tempfile.TemporaryFile(dir=self._directory))
+            file = self._files.enter_context(_new_file(self._directory))
             file.writelines(sorted(self._lines))
             file.seek(0)
             self._parts.append(file)

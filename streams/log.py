@@ -68,8 +68,8 @@ class LogReader:
     async def _ends_beside_a_fetch(self, wanted: list[TopicPartition]) -> dict[TopicPartition, int]:
         """The ends as the embedded broker knows them; nothing with any other broker.
 
-        Asked for the end of a partition it counts its newest batch as one record. Beside a fetch it says the right end, and
-        it is known by its not minding a fetch from beyond the end.
+        Asked for the end of a partition it counts its newest batch as one record. Beside a fetch it says the right end,
+        and it is known by its not minding a fetch from beyond the end.
         """
         if self._fetch_says_end is False or not wanted:
             return {}

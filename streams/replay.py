@@ -95,8 +95,8 @@ class Replayer:
         progress: Callable[[Progress], None] = lambda _: None,
         wall_clock: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
-        """`until_us`: later events are left out, and time goes on to there. `begin_us`: earlier events are history, which
-        counts at once when time begins to pass. `as_fast_as_possible`: all is history, and there is one tick at the end.
+        """`until_us`: later events are left out, and time goes on to there. `begin_us`: earlier events are history,
+        which counts at once when time begins to pass. `as_fast_as_possible`: all is history, with one tick at the end.
         """
         self._writer = writer
         self._shards = shards

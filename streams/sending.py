@@ -57,9 +57,7 @@ class EventWriter:
             self._counts[topic] = len(found)
         return self._counts[topic]
 
-    async def write(
-        self, topic: Topic, key: bytes | None, value: bytes | None, *, partition: int | None = None
-    ) -> int:
+    async def write(self, topic: Topic, key: bytes | None, value: bytes | None, *, partition: int | None = None) -> int:
         """Append one record; returns its partition: the one Kafka's default partitioner gives the key.
 
         Records without a key take turns. Raises KafkaError.

@@ -1,4 +1,4 @@
-"""Reading the state of an installation without claiming anything: what it holds, and whether it is at rest."""
+"""Reading the state of an installation without claiming anything: what it holds, whether it is at rest."""
 
 import asyncio
 from collections.abc import Mapping
@@ -29,11 +29,11 @@ Ends = Mapping[tuple[Topic, int], int]
 
 
 class NoInstallation(Exception):
-    """The store holds nothing under this prefix: start a worker first, or look at RESEGMENT_REDIS_URL and _PREFIX."""
+    """The store holds nothing under this prefix: start a worker, or look at RESEGMENT_REDIS_URL and _PREFIX."""
 
 
 class StillChanging(Exception):
-    """Events came faster than the state could be read. Try again when there are fewer, or stop the senders."""
+    """Events came faster than the state could be read: try again when there are fewer, or stop the senders."""
 
 
 @dataclass
@@ -66,7 +66,7 @@ class AccountShardState(ShardState):
 
     def counts(self, topic: Topic) -> dict[str, int]:
         """Records of an input that were `applied`, `duplicates` and `dead_letters`."""
-        return _NO_COUNTS | self.state.get("counts", {}).get(topic, {})
+        return {**_NO_COUNTS, **self.state.get("counts", {}).get(topic, {})}
 
 
 @dataclass
@@ -78,12 +78,12 @@ class RankingShardState(ShardState):
 
     def counts(self) -> dict[str, int]:
         """Records of its one input that were `applied`, `duplicates` and `dead_letters`."""
-        return _NO_COUNTS | self.state.get("counts", {})
+        return {**_NO_COUNTS, **self.state.get("counts", {})}
 
 
 @dataclass
 class Snapshot:
-    """The state of an installation. Each shard is whole; the shards are of one moment if nothing was under way."""
+    """The state of an installation: each shard whole, and all of one moment if nothing was under way."""
 
     founding: Founding
     account_shards: list[AccountShardState]
@@ -113,7 +113,7 @@ class Snapshot:
 
 
 async def read_snapshot(redis: Redis, settings: Settings) -> Snapshot:
-    """Everything that the shards hold. A shard that changes meanwhile is read again; the clock alone may go on.
+    """Everything that the shards hold. A shard that changes meanwhile is read again; its clock may go on.
 
     O(n), about 10 us and 1 KB an account. Raises NoInstallation, NoSuchShard, StillChanging, RedisError.
     """
@@ -140,7 +140,7 @@ async def read_snapshot(redis: Redis, settings: Settings) -> Snapshot:
 
 
 async def has_moved(redis: Redis, settings: Settings, snapshot: Snapshot) -> bool:
-    """Whether any shard has changed since the snapshot was read; clocks do not count. One round trip a shard."""
+    """Whether a shard has changed since the snapshot was read; clocks do not count. One round trip a shard."""
     stores = _stores(redis, settings, snapshot.founding.partitions)
     shards: list[ShardState] = [*snapshot.account_shards, *snapshot.ranking_shards]
     for store, shard in zip(stores, shards, strict=True):
@@ -190,8 +190,8 @@ async def _read_documents(store: ShardStore, shard: AccountShardState | RankingS
 async def at_rest(redis: Redis, reader: LogReader | None, settings: Settings, *, ends: Ends | None = None) -> bool:
     """Whether all that is in the inputs has had all its effects, and they are published.
 
-    Give `ends`, the end offsets of all four inputs in every partition, where they are known: then this is one round
-    trip to Redis and none to the broker, and `reader` may be None. A partition that is not in `ends` counts as empty.
+    Give `ends`, the end offsets of all four inputs in every partition, where they are known: then this is one
+    round trip to Redis and none to the broker, and `reader` may be None. What is not in `ends` counts as empty.
     Raises NoInstallation, RedisError, KafkaError.
     """
     return await unrest(redis, reader, settings, ends=ends) is None
@@ -206,7 +206,7 @@ async def wait_at_rest(
     ends: Ends | None = None,
     poll_seconds: float = 0.02,
 ) -> None:
-    """Return once the installation is at rest. Raises TimeoutError, saying what is not, and what `at_rest` raises."""
+    """Return once the installation is at rest. Raises what `at_rest` raises, and TimeoutError, saying why."""
     until = asyncio.get_running_loop().time() + timeout_seconds
     while (reason := await unrest(redis, reader, settings, ends=ends)) is not None:
         if asyncio.get_running_loop().time() >= until:
@@ -271,7 +271,7 @@ class _Rest:
 
 
 async def _read_rest(redis: Redis, settings: Settings, partitions: int) -> tuple[list[_Rest], list[_Rest]] | str:
-    """All account shards and all ranking shards, at one moment: else something could slip from one to the other."""
+    """All account and all ranking shards, at one moment: else something could slip from one to the other."""
     stages = [(stage, number) for stage in StageName for number in range(partitions)]
     async with redis.pipeline(transaction=True) as pipeline:
         for stage, number in stages:

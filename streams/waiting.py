@@ -12,7 +12,7 @@ from segmentation.events import MICROSECONDS_PER_DAY
 from state.keys import StageName, shard_keys
 from streams.topics import ACCOUNT_INPUTS, Topic
 
-POLL_SECONDS = 0.003
+POLL_SECONDS = 0.005
 NO_PROGRESS_SECONDS = 60.0
 
 Ends = Mapping[tuple[Topic, int], int]

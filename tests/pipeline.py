@@ -1,8 +1,10 @@
 """An installation under test: its topics and keys, events and time for it, workers, and what must always hold of it."""
 
 import asyncio
+import contextlib
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -21,8 +23,8 @@ from aiokafka.structs import ConsumerRecord, RecordMetadata
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
-from segmentation.population import Member
 from segmentation.policy import Policy
+from segmentation.population import Member
 from state.client import connect
 from streams.dead_letters import DeadLetter, read_dead_letter
 from streams.instants import parse_instant
@@ -107,9 +109,9 @@ def settings_for(servers: Servers, **changes: Any) -> Settings:
         "relay_interval_ms": 1,
         **changes,
     }
-    # the embedded broker makes a group wait for half of its session timeout: far below what is allowed elsewhere
-    quick = {"kafka_session_timeout_seconds": 2.0} if not fields["kafka_transactions"] else {}
-    return Settings(**fields).model_copy(update={**quick, **changes})
+    # Shorter than anybody else should have it: the embedded broker makes a group wait for half of it.
+    session = fields.pop("kafka_session_timeout_seconds", 2.0)
+    return Settings(**fields).model_copy(update={"kafka_session_timeout_seconds": session})
 
 
 class Installation:
@@ -270,6 +272,58 @@ class Installation:
         return dict(totals)
 
 
+class Load:
+    """Events of all kinds, some twice, some late, and the time they happen in."""
+
+    def __init__(self, installation: Installation, chance: random.Random, *, accounts: int = 40) -> None:
+        self._installation = installation
+        self._chance = chance
+        self._accounts = [f"a{number}" for number in range(accounts)]
+        self._sent: list[Sent] = []
+        self.day = 100.0
+        """Of the newest tick, after FIRST_DAY."""
+        self.events = 0
+
+    def some(self, count: int) -> list[Sent]:
+        """New events, and one in twenty that was sent before."""
+        chance, records = self._chance, []
+        for _ in range(count):
+            if self._sent and chance.random() < 0.05:
+                records.append(chance.choice(self._sent))
+                continue
+            self.events += 1
+            account, at = chance.choice(self._accounts), moment(self.day - chance.expovariate(1 / 40))
+            kind = chance.choice(["purchase", "purchase", "purchase", "signup", "engagement"])
+            fields: dict[str, object] = {"kind": "login"} if kind == "engagement" else {}
+            if kind == "purchase":
+                fields = {"amount_minor": int(chance.paretovariate(1) * 100), "currency": "USD"}
+                if chance.random() < 0.1:
+                    fields["kind"] = "refund"
+            records.append(event(kind, account, f"{self.events}", at, **fields))
+        self._sent = (self._sent + records)[-500:]
+        return records
+
+    async def send(self, count: int) -> None:
+        """Send some, and return when the broker has them."""
+        await self._installation.send(*self.some(count))
+
+    async def tick(self) -> None:
+        """Let time go on, by up to three days."""
+        self.day += 3 * self._chance.random()
+        await self._installation.tick(moment(self.day))
+
+    async def run(self, batches: int, count: int = 50) -> None:
+        """Send so many batches, with time in between."""
+        for _ in range(batches):
+            await self.send(count)
+            await self.tick()
+
+    async def finish(self) -> None:
+        """A last tick, with which all clocks agree."""
+        self.day += 1
+        await self._installation.tick(moment(self.day))
+
+
 class InProcess:
     """A worker in this process."""
 
@@ -336,7 +390,10 @@ class WorkerProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is not None:
-            sys.stderr.write(f"--- {self.log.name}\n{self.said()[-8000:]}\n")
+            self._process.send_signal(signal.SIGUSR1)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(1)
+            sys.stderr.write(f"--- {self.log.name}\n{self.said()[-30_000:]}\n")
         self.kill()
 
     @property
@@ -386,7 +443,7 @@ class WorkerProcess:
         await until(said, f"{text!r} in the log of the worker")
 
 
-# -- what must hold ------------------------------------------------------------------------------------------------------
+# -- what must hold -------------------------------------------------------------------------------------------------
 
 
 class Told(NamedTuple):

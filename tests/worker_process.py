@@ -1,6 +1,6 @@
 """One worker as a process of its own, for tests that kill it: settings and policy come on the standard input.
 
-SIGTERM lets it drain and leave; a second one ends it at once.
+SIGTERM lets it drain and leave; a second one ends it at once. SIGUSR1 lets it say what each of its tasks waits for.
 """
 
 import asyncio
@@ -31,7 +31,13 @@ async def main() -> None:
             os._exit(1)
         stop.set()
 
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, leave)
+    def confess() -> None:
+        for task in asyncio.all_tasks():
+            task.print_stack(file=sys.stderr)
+
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, leave)
+    loop.add_signal_handler(signal.SIGUSR1, confess)
     redis = connect(settings.redis_url.get_secret_value())
     try:
         await Worker(settings, Policy.model_validate_json(given["policy"]), redis).run(stop)

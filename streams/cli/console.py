@@ -29,9 +29,7 @@ def escape(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(
-        character
-        if character.isprintable()
-        else character.encode("unicode_escape", "surrogatepass").decode("ascii")
+        character if character.isprintable() else character.encode("unicode_escape", "surrogatepass").decode("ascii")
         for character in text
     )
 
@@ -56,7 +54,7 @@ def readable(payload: bytes | None) -> str:
 
 def segment(name: str | None) -> Text:
     """A segment in its colour."""
-    return Text(escape(name or "–"), SEGMENT_STYLES.get(name or "", "dim"))
+    return Text(escape(name or "-"), SEGMENT_STYLES.get(name or "", "dim"))
 
 
 def print_json(value: Mapping[str, Any]) -> None:

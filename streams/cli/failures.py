@@ -69,8 +69,9 @@ def _described_by_kind(error: BaseException) -> tuple[str, int]:
     from segmentation.policy import PolicyError
     from state.shard_store import NoSuchShard
     from streams.cdnow import CdnowMissing
-    from streams.embedded import EmbeddedMissing, ServerFailed
+    from streams.embedded import EmbeddedMissing
     from streams.replay import ReplayRefused
+    from streams.server_process import ServerFailed
     from streams.snapshot import NoInstallation, StillChanging
     from streams.waiting import NoProgress
 

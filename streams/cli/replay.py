@@ -185,7 +185,12 @@ def progress_display() -> Iterator[tuple[Progress | None, Callable[[ReplayProgre
     if not err.is_terminal:
         yield None, lambda _: None
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=err, transient=True) as bar:
         task = bar.add_task("replaying", total=None)
 

@@ -1,7 +1,7 @@
 """What must hold between the log and the state, one function for each: it returns what breaks the rule.
 
-A row that is returned says (subject, expected, found). All of them assume an installation at rest, and tables that are
-filled and `expect`ed.
+A row that is returned says (subject, expected, found). All of them assume an installation at rest, and a database
+that has worked out what it expects.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ Invariant = Callable[[Database], Iterator[Row]]
 
 
 def readable(database: Database) -> Iterator[Row]:
-    """Every event record that is no dead letter can be read by a program that knows nothing but the contract."""
+    """Every event record that is no dead letter can be read by who knows nothing but the contract."""
     return database.rows("""
         SELECT concat(topic, '[', shard, ']'), 'a record that can be read', concat('offset ', log_offset)
         FROM records
@@ -46,7 +46,7 @@ def known_accounts(database: Database) -> Iterator[Row]:
 
 
 def revenue(database: Database) -> Iterator[Row]:
-    """An account's rolling revenue is the sum of its purchases of the window, each once, in the base currency."""
+    """An account's rolling revenue is the sum of its purchases of the window, each once, in base currency."""
     return database.rows("""
         SELECT account_id, expected.revenue_minor::VARCHAR, accounts.revenue_minor::VARCHAR
         FROM accounts
@@ -89,7 +89,7 @@ def stage(database: Database) -> Iterator[Row]:
 
 
 def announced(database: Database) -> Iterator[Row]:
-    """Once its shard's clock has been set, an account is a member of one population, and has been announced."""
+    """Once its shard's clock is set, an account is a member of one population, and has been announced."""
     return database.rows("""
         WITH memberships AS (
             SELECT account_id, count(*) AS members, count(segment) AS told FROM members GROUP BY account_id
@@ -234,7 +234,10 @@ def effective_order(database: Database) -> Iterator[Row]:
 def republished(database: Database) -> Iterator[Row]:
     """A change that is in the log twice is the same, byte for byte, in the same partition."""
     return database.rows("""
-        SELECT concat(account_id, ':', sequence), '1 form', concat(variants, ' forms in ', parts, ' partitions')
+        SELECT
+            concat(account_id, ':', sequence),
+            '1 form',
+            concat(variants, ' forms in ', parts, ' partitions')
         FROM told
         WHERE variants > 1 OR parts > 1
         ORDER BY account_id, sequence
@@ -249,10 +252,12 @@ def last_change(database: Database) -> Iterator[Row]:
             SELECT
                 account_id,
                 CASE WHEN last_told.sequence IS NULL THEN 'nothing' ELSE concat(
-                    last_told.sequence, ' ', last_told.current_segment, ' ', make_timestamp(last_told.effective_at_us)
+                    last_told.sequence, ' ', last_told.current_segment,
+                    ' ', make_timestamp(last_told.effective_at_us)
                 ) END AS expected,
                 CASE WHEN coalesce(members.sequence, 0) = 0 THEN 'nothing' ELSE concat(
-                    members.sequence, ' ', members.segment, ' ', make_timestamp(members.effective_at_us)
+                    members.sequence, ' ', members.segment,
+                    ' ', make_timestamp(members.effective_at_us)
                 ) END AS found
             FROM last_told
             FULL JOIN members USING (account_id)
@@ -300,7 +305,7 @@ def compacted_bytes(database: Database) -> Iterator[Row]:
 
 
 def consumed(database: Database) -> Iterator[Row]:
-    """Of each input, the records before the progress are as many as were applied, duplicates and dead letters.
+    """Of each input as many records lie before the progress as were applied, duplicates and dead letters.
 
     Where the log has lost its beginning it may hold fewer.
     """
@@ -319,7 +324,7 @@ def consumed(database: Database) -> Iterator[Row]:
 
 
 def dead_letters(database: Database) -> Iterator[Row]:
-    """The dead-letters topic names as many records of each input as were counted, and none beyond the progress."""
+    """The dead-letters topic names as many records of each input, each once, as were counted."""
     return database.rows("""
         SELECT
             concat(topic, '[', shard, ']'),
@@ -336,11 +341,16 @@ def dead_letters(database: Database) -> Iterator[Row]:
 
 
 def first_ones_applied(database: Database) -> Iterator[Row]:
-    """No event counts as a duplicate the first time: as many were applied as there are different ones, or more."""
+    """No event counts as a duplicate the first time: at least as many were applied as there are different ones."""
     return database.rows("""
-        SELECT concat(topic, '[', shard, ']'), concat('at least ', different, ' applied'), concat(applied, ' applied')
+        SELECT
+            concat(topic, '[', shard, ']'),
+            concat('at least ', different, ' applied'),
+            concat(applied, ' applied')
         FROM inputs
-        JOIN (SELECT topic, shard, count(*) AS different FROM events GROUP BY topic, shard) USING (topic, shard)
+        JOIN (
+            SELECT topic, shard, count(*) AS different FROM events GROUP BY topic, shard
+        ) USING (topic, shard)
         CROSS JOIN completeness
         WHERE are_dead_letters_complete AND applied < different
         ORDER BY topic, shard

@@ -1,4 +1,4 @@
-"""Verifying an installation: its log is read again, what must follow is worked out in SQL, and the two are compared."""
+"""Verifying an installation: its log is read, what must follow is worked out in SQL, and the two are compared."""
 
 import asyncio
 import tempfile
@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from pathlib import Path
 
+import msgpack
 from aiokafka.structs import ConsumerRecord
 from redis.asyncio import Redis
 
@@ -15,7 +16,6 @@ from segmentation.policy import Policy
 from streams.changes import INPUT_OFFSET
 from streams.dead_letters import read_dead_letter
 from streams.log import LogReader
-from streams.messages import header
 from streams.oracle.database import ROWS_AT_ONCE, CannotVerify, ChangeRecord, Database, EventRecord
 from streams.oracle.invariants import INVARIANTS
 from streams.oracle.report import Mismatch, Report
@@ -44,8 +44,8 @@ async def verify(
 ) -> Report:
     """Compare the state and the changes of an installation with what follows from its log.
 
-    It claims and changes nothing, so workers may go on; if they never come to rest the report warns of that. About 30 us
-    a record of the log and 20 us an account, and a temporary file about as large as the log.
+    It claims and changes nothing, so workers may go on; if they never come to rest the report warns of that.
+    About 30 us a record of the log, 20 us an account, and a temporary file about as large as the log.
     Raises CannotVerify, NoInstallation, NoSuchShard, StillChanging, KafkaError, RedisError.
     """
     started = time.monotonic()
@@ -124,7 +124,7 @@ class _Loading:
         await asyncio.to_thread(database.parse)
 
     async def _places(self) -> tuple[list[Place], dict[Place, int]]:
-        """What to read, and where each of it begins. Ticks and standings are only counted, so only whole ones."""
+        """What to read, and where it begins. Ticks and standings are only counted, so only where all are there."""
         reader = self._reader
         await reader.refresh()
         all_places = [(topic, number) for topic in Topic for number in range(reader.partition_count(topic))]
@@ -137,18 +137,15 @@ class _Loading:
 
     def _warn_of_cut(self, firsts: Mapping[Place, int]) -> None:
         lost = {
-            Topic.DEAD_LETTERS: "which records are dead letters is not known: no account's revenue and stage is compared",
+            Topic.DEAD_LETTERS: "records cannot be told from dead letters: revenue and stage are not compared",
             Topic.SEGMENT_CHANGES: "chains are compared from where they begin now",
-            **{
-                topic: "revenue and stage of the accounts of these partitions are not compared"
-                for topic in EVENT_TOPICS
-            },
+            **dict.fromkeys(EVENT_TOPICS, "revenue and stage of their accounts are not compared"),
         }
         for topic, consequence in lost.items():
             cut = [str(partition) for (name, partition), first in firsts.items() if name is topic and first]
             if cut:
                 self.warnings.append(
-                    f"the log of {topic} no longer has its beginning in partitions {', '.join(cut)}; {consequence}"
+                    f"the log of {topic} no longer has its beginning in partitions {', '.join(cut)}: {consequence}"
                 )
 
     def _count(self, records: int) -> None:
@@ -188,22 +185,17 @@ class _Loading:
 
 
 def _change_record(topic: Topic, record: ConsumerRecord) -> ChangeRecord:
-    digest = blake2b(digest_size=16)
-    for part in (
-        record.key,
-        record.value,
-        *(part for name, text in record.headers for part in (name.encode(), text)),
-    ):
-        digest.update(b"-" if part is None else len(part).to_bytes(4, "big") + part)
-    input_offset = header(record.headers, INPUT_OFFSET)
+    headers = dict(record.headers)
+    input_offset = headers.get(INPUT_OFFSET, b"")
+    whole: bytes = msgpack.packb((record.key, record.value, record.headers))
     return ChangeRecord(
         topic=str(topic),
         part=record.partition,
         log_offset=record.offset,
         key=_text(record.key),
-        ce_id=header(record.headers, "ce_id"),
-        input_offset=int(input_offset) if input_offset and input_offset.isdecimal() else None,
-        fingerprint=digest.hexdigest(),
+        ce_id=_text(headers.get("ce_id")),
+        input_offset=int(input_offset) if input_offset.isdigit() and len(input_offset) < 19 else None,
+        fingerprint=blake2b(whole, digest_size=16).hexdigest(),
         payload=_text(record.value),
     )
 

@@ -2,10 +2,20 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from tests.servers import KafkaServer, MissingPrerequisite, RedisServer
+
+
+class RealServers(NamedTuple):
+    """Apache Kafka and Redis: their addresses, and themselves."""
+
+    kafka: str
+    redis: str
+    kafka_server: KafkaServer
+    redis_server: RedisServer
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -35,3 +45,9 @@ def redis_server() -> Iterator[RedisServer]:
         pytest.skip(str(missing))
     with server:
         yield server
+
+
+@pytest.fixture
+def servers(kafka: KafkaServer, redis_server: RedisServer) -> RealServers:
+    """Both, shared by the session."""
+    return RealServers(kafka.address, redis_server.url, kafka, redis_server)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from segmentation.account import Reason, Standing
 from segmentation.order_index import Basis
-from segmentation.population import Change, CauseKind, Direction, Member, Population
+from segmentation.population import CauseKind, Change, Direction, Member, Population
 from segmentation.segments import TIERS, Segment, Stage
 from segmentation.tiers import Cause
 from tests.segmentation.brute_force import BruteForce, position

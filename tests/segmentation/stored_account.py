@@ -63,13 +63,9 @@ class StoredAccount:
                 [id_ for event, id_ in zip(events, entry_ids, strict=True) if not _is_engagement(event)],
             ),
         )
-        self.engagements.load(
-            engagements, {number for id_ in entry_ids for number in engagements.blocks_for_id(id_)}
-        )
+        self.engagements.load(engagements, {number for id_ in entry_ids for number in engagements.blocks_for_id(id_)})
         account.advance(self.day, self.policy)
-        new = [
-            account.apply(event, id_, self.policy) for event, id_ in zip(events, entry_ids, strict=True)
-        ]
+        new = [account.apply(event, id_, self.policy) for event, id_ in zip(events, entry_ids, strict=True)]
         self._save()
         return new
 
@@ -107,9 +103,7 @@ class StoredAccount:
     def standing(self) -> Standing:
         """What the account says it is, however long ago it was looked at."""
         account = self.account
-        return Standing(
-            account.stage(self.policy.new_start_days), account.revenue_minor, account.first_purchase_day
-        )
+        return Standing(account.stage(self.policy.new_start_days), account.revenue_minor, account.first_purchase_day)
 
     def _save(self) -> None:
         assert self.account.engagements is not None

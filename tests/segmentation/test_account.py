@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import pytest
@@ -97,10 +98,10 @@ def _deliver(events: Sequence[Event], rng: random.Random) -> list[Event]:
 
 def _batches(events: Sequence[Event], rng: random.Random) -> list[list[Event]]:
     cuts = sorted({0, len(events), *(rng.randint(0, len(events)) for _ in range(rng.choice((0, 2, 9))))})
-    return [list(events[start:end]) for start, end in zip(cuts, cuts[1:], strict=False)]
+    return [list(events[start:end]) for start, end in pairwise(cuts)]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(sets_of_events, policies, st.randoms(use_true_random=False))
 def test_after_every_batch_an_account_is_what_its_events_and_the_day_say(
     events: list[Event], policy: Policy, rng: random.Random
@@ -119,7 +120,7 @@ def test_after_every_batch_an_account_is_what_its_events_and_the_day_say(
             stored.reopen()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(sets_of_events, policies, st.randoms(use_true_random=False))
 def test_the_clock_that_looks_only_when_an_account_is_due_misses_nothing(
     events: list[Event], policy: Policy, rng: random.Random
@@ -139,7 +140,7 @@ def test_the_clock_that_looks_only_when_an_account_is_due_misses_nothing(
     assert not stored.history.blocks, "the window is empty, and closed blocks are still stored"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(sets_of_events, policies, st.integers(1, 60), st.randoms(use_true_random=False))
 def test_order_duplicates_and_cuts_leave_no_trace(
     events: list[Event], policy: Policy, last_day: int, rng: random.Random
@@ -169,9 +170,7 @@ def test_an_event_is_new_once_while_its_day_is_remembered(
     for batch in _batches(_deliver(events, rng), rng):
         for event, new in zip(batch, stored.take(batch), strict=True):
             day = event.day if isinstance(event, Purchase) else event.occurred_at_us // MICROSECONDS_PER_DAY
-            kept_days = (
-                policy.window_days if isinstance(event, Purchase | Signup) else policy.engagement_days
-            )
+            kept_days = policy.window_days if isinstance(event, Purchase | Signup) else policy.engagement_days
             if entry_id_of(event) not in seen:
                 assert new
             elif day > stored.day - kept_days:
@@ -184,9 +183,7 @@ def test_an_event_is_new_once_while_its_day_is_remembered(
 
 @settings(max_examples=150, deadline=None)
 @given(sets_of_events, policies, st.randoms(use_true_random=False))
-def test_the_reason_of_a_due_day_tells_what_changed(
-    events: list[Event], policy: Policy, rng: random.Random
-) -> None:
+def test_the_reason_of_a_due_day_tells_what_changed(events: list[Event], policy: Policy, rng: random.Random) -> None:
     """Advancing says why exactly where the stage or the revenue is another one than before."""
     stored = StoredAccount(policy)
     stored.take(_deliver(events, rng))
@@ -387,9 +384,7 @@ def test_engagements_are_kept_for_their_horizon_only() -> None:
 
 
 @given(st.text(max_size=8), st.text(max_size=8), st.integers(0, 1_000_000), st.integers(0, 1_000_000))
-def test_an_engagement_keeps_its_kind_and_its_weight(
-    kind: str, other: str, weight: int, other_weight: int
-) -> None:
+def test_an_engagement_keeps_its_kind_and_its_weight(kind: str, other: str, weight: int, other_weight: int) -> None:
     """Both fit one value of the ledger; the kind can be told whatever the weight."""
     value, other_value = engagement_value(kind, weight), engagement_value(other, other_weight)
     assert -(2**63) <= value < 2**63
@@ -401,7 +396,7 @@ def test_ids_are_told_apart_by_topic() -> None:
     """A purchase, a signup and an engagement may bear the same id: each is new."""
     stored = StoredAccount(DEFAULT)
     stored.tick(1_000)
-    same = [purchase("1", 1_000), signup("1", 1_000), engagement("1", 1_000)]
+    same: list[Event] = [purchase("1", 1_000), signup("1", 1_000), engagement("1", 1_000)]
     assert stored.take(same) == [True, True, True]
     assert stored.take(same) == [False, False, False]
     assert [reason_of(event) for event in [*same, purchase("2", 1, refund=True)]] == [
@@ -424,7 +419,7 @@ def _shown(profile: Profile) -> dict[str, tuple[str, int]]:
     return {field: (repr(value), at) for field, (value, at) in profile.fields.items()}
 
 
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(st.lists(statements, max_size=12), st.randoms(use_true_random=False))
 def test_of_each_field_the_latest_statement_holds_whatever_the_order(
     stated: list[tuple[str, AttributeValue, int]], rng: random.Random

@@ -19,7 +19,7 @@ Entry = tuple[int, int, bytes]
 class Take(NamedTuple):
     """Entries that arrive together: each (day relative to the clock, value, id)."""
 
-    entries: list[Entry]
+    together: list[Entry]
 
 
 class Many(NamedTuple):
@@ -27,7 +27,7 @@ class Many(NamedTuple):
 
     days_ahead: int
     value: int
-    count: int
+    entries: int
 
 
 class Advance(NamedTuple):
@@ -58,11 +58,11 @@ class Model:
 
     def carry_out(self, step: Step) -> None:
         match step:
-            case Take(entries):
-                for days_ahead, value, entry_id in entries:
+            case Take(together):
+                for days_ahead, value, entry_id in together:
                     self.take(self.day + days_ahead, value, entry_id)
-            case Many(days_ahead, value, count):
-                for _ in range(count):
+            case Many(days_ahead, value, entries):
+                for _ in range(entries):
                     self.numbered += 1
                     self.take(self.day + days_ahead, value, b"many" + self.numbered.to_bytes(4, "big"))
             case Advance(days):
@@ -112,9 +112,7 @@ days_ahead = st.integers(-WINDOW_DAYS - 1, 9)
 steps = st.lists(
     st.one_of(
         st.builds(Take, st.lists(st.tuples(days_ahead, values, ids), min_size=1, max_size=12)),
-        st.builds(
-            Many, days_ahead, values, st.sampled_from([1, OPEN_ENTRIES_MAX - 1, OPEN_ENTRIES_MAX, 100])
-        ),
+        st.builds(Many, days_ahead, values, st.sampled_from([1, OPEN_ENTRIES_MAX - 1, OPEN_ENTRIES_MAX, 100])),
         st.builds(Advance, st.sampled_from([1, 1, 2, WINDOW_DAYS - 1, WINDOW_DAYS, WINDOW_DAYS + 1, 30])),
         st.builds(Reload, st.booleans()),
     ),
@@ -122,7 +120,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(steps)
 def test_a_ledger_is_its_list_of_entries_whatever_is_loaded(steps: list[Step]) -> None:
     """Ids are found exactly, sums and due days are right, and the blocks asked for are enough."""
@@ -131,7 +129,7 @@ def test_a_ledger_is_its_list_of_entries_whatever_is_loaded(steps: list[Step]) -
         model.carry_out(step)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(steps)
 def test_the_store_holds_exactly_what_the_index_names(steps: list[Step]) -> None:
     """No block is left behind, none is missing, and its summary is true; in the end nothing is stored."""
@@ -152,7 +150,7 @@ def test_the_store_holds_exactly_what_the_index_names(steps: list[Step]) -> None
     assert model.sum == 0
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(steps)
 def test_entries_in_the_window_are_all_there(steps: list[Step]) -> None:
     """Whatever lies in the window or ahead is held once; what is held was taken."""

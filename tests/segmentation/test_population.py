@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import product
 
 import pytest
@@ -15,14 +15,17 @@ from segmentation.segments import Segment, Stage
 from tests.segmentation.brute_force import position
 from tests.segmentation.reference_population import (
     Chains,
+    Expected,
     ReferencePopulation,
     copy_of,
-    fields_of,
     snapshot,
 )
 
 BOUNDARIES = (3000, 8000)
 NOON_US = MICROSECONDS_PER_DAY // 2
+
+Log = list[tuple[list[Standing], int]]
+"""Batches of standings, each with its clock."""
 
 
 class World:
@@ -118,9 +121,7 @@ CONFIGURATIONS = [*product(Basis, (0, 200, 900), (2, 12, 40), (4, 60, 10**15))]
 
 
 @pytest.mark.parametrize(("basis", "band", "size", "revenue_max"), CONFIGURATIONS)
-def test_a_population_is_what_its_definitions_say(
-    basis: Basis, band: int, size: int, revenue_max: int
-) -> None:
+def test_a_population_is_what_its_definitions_say(basis: Basis, band: int, size: int, revenue_max: int) -> None:
     """After every batch: segments, tiers, exactly the changes that follow, their causes and their numbers."""
     world = World(random.Random(f"{basis} {band} {size} {revenue_max}"), size, revenue_max)
     population, reference = new_population(basis, band), ReferencePopulation(basis, BOUNDARIES, band)
@@ -135,9 +136,16 @@ def test_a_population_is_what_its_definitions_say(
         changes, written = population.apply(batch, world.clock_us)
         chains.tell(changes)
         assert [
-            (c.account_id, c.previous_segment, c.current_segment, c.cause.kind, c.cause.event_id)
-            + (c.cause.own_change_minor, c.lapsed)
-            for c in changes
+            Expected(
+                change.account_id,
+                change.previous_segment,
+                change.current_segment,
+                change.cause.kind,
+                change.cause.event_id,
+                change.cause.own_change_minor,
+                change.lapsed,
+            )
+            for change in changes
         ] == expected
         for change in changes:
             account_id = change.account_id
@@ -155,9 +163,7 @@ def test_a_population_is_what_its_definitions_say(
             else:
                 assert change.cause.cutoff_change_minor is None
         now_stored = snapshot(population)
-        different = {
-            account_id for account_id in now_stored if now_stored[account_id] != stored.get(account_id)
-        }
+        different = {account_id for account_id in now_stored if now_stored[account_id] != stored.get(account_id)}
         assert different <= {member.account_id for member in written}, "a member changed and is not written"
         assert len({member.account_id for member in written}) == len(written)
         for account_id, member in population.members.items():
@@ -189,21 +195,10 @@ def test_after_a_rollback_the_chains_go_on(basis: Basis, band: int, compacted: b
     for _ in range(30):
         world = World(rng, rng.choice((2, 10, 25)), 60)
         population, chains = new_population(basis, band), Chains()
-        log: list[tuple[list[Standing], int]] = []
-
-        def live(
-            count: int,
-            world: World = world,
-            chains: Chains = chains,
-            log: list[tuple[list[Standing], int]] = log,
-        ) -> None:
-            for _ in range(count):
-                log.append((world.batch(), world.clock_us))
-                chains.tell(population.apply(*log[-1])[0])
-
-        live(rng.randint(0, 10))
+        log: Log = []
+        _live(population, world, chains, log, rng.randint(0, 10))
         saved, saved_at, told_then = new_population(basis, band, population), len(log), len(chains.changes)
-        live(rng.randint(0, 10))
+        _live(population, world, chains, log, rng.randint(0, 10))
         expected = population.members
         population = saved
         newer = chains.changes[told_then:]
@@ -223,25 +218,29 @@ def test_after_a_rollback_the_chains_go_on(basis: Basis, band: int, compacted: b
         changes, written = population.unmute(world.clock_us)
         chains.tell(changes)
         assert {change.account_id for change in changes} <= {member.account_id for member in written}
-        assert {fields_of(member) for member in written} == {
-            fields for account_id, fields in snapshot(population).items() if fields != stored[account_id]
-        }
+        now = snapshot(population)
+        assert {name for name in now if now[name] != stored[name]} <= {member.account_id for member in written}
         assert {change.cause.kind for change in changes} <= {CauseKind.RECOVERED}
         if band == 0:
             assert changes == [], "everything had been told"
             assert {name: m.tier for name, m in expected.items()} == {
                 name: m.tier for name, m in population.members.items()
             }
-        live(rng.randint(1, 10))
+        _live(population, world, chains, log, rng.randint(1, 10))
         for account_id, member in population.members.items():
             assert member.segment == member.current_segment == chains.last[account_id].current_segment
             assert member.sequence == chains.last[account_id].sequence
         assert_on_allowed_sides(population, basis, band)
 
 
-def _cut_again(
-    log: Sequence[tuple[list[Standing], int]], rng: random.Random
-) -> Iterable[tuple[list[Standing], int]]:
+def _live(population: Population, world: World, chains: Chains, log: Log, count: int) -> None:
+    """So many batches happen, are logged and told."""
+    for _ in range(count):
+        log.append((world.batch(), world.clock_us))
+        chains.tell(population.apply(*log[-1])[0])
+
+
+def _cut_again(log: Log, rng: random.Random) -> Iterable[tuple[list[Standing], int]]:
     """The same standings in other batches: some joined, and some told twice."""
     at = 0
     while at < len(log):
@@ -298,9 +297,7 @@ def test_one_account_with_everything_is_key() -> None:
     for basis in Basis:
         population = new_population(basis, 200)
         changes, _ = population.apply([standing("giant", 10**18, 1)], CLOCK_US)
-        assert [(c.current_segment, c.position_revenue) for c in changes] == [
-            (Segment.KEY, Share(0, 10**18))
-        ]
+        assert [(c.current_segment, c.position_revenue) for c in changes] == [(Segment.KEY, Share(0, 10**18))]
     population = new_population(Basis.REVENUE, 0)
     changes, _ = population.apply(
         [standing("giant", 10**18, 1), *(standing(f"small-{n}", 1 + n, 1) for n in range(9))], CLOCK_US
@@ -357,9 +354,7 @@ def test_there_and_back_in_one_batch_is_no_change() -> None:
     """A batch is one instant: what was undone within it never was."""
     population = new_population(Basis.REVENUE, 0)
     population.apply([standing("a", 100, 1), standing("b", 60, 1), standing("c", 10, 1)], CLOCK_US)
-    changes, _ = population.apply(
-        [standing("b", 1_000, 2), standing("b", 60, 3, reason=Reason.REFUND)], CLOCK_US
-    )
+    changes, _ = population.apply([standing("b", 1_000, 2), standing("b", 60, 3, reason=Reason.REFUND)], CLOCK_US)
     assert changes == []
     assert population.members["b"].version == 3
 

@@ -1,6 +1,7 @@
 """A real Valkey for the tests of the state, and the rule that nothing may be written outside the prefix."""
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -18,7 +19,7 @@ async def redis(valkey_url: str) -> AsyncIterator[Redis]:
     client = connect(valkey_url)
     await client.flushdb()
     yield client
-    keys = await client.keys()
+    keys: list[Any] = await client.keys()
     await client.flushdb()
     await client.aclose()
     leaked = [key for key in keys if not key.startswith((b"{%s:" % PREFIX.encode(), b"{%s}:" % PREFIX.encode()))]

@@ -1,8 +1,10 @@
 """All that a store holds, to compare it with what it held before, or to take it back there."""
 
+from typing import Any
+
 from redis.asyncio import Redis
 
-Keyspace = dict[bytes, bytes]
+Keyspace = dict[Any, Any]
 """Key -> what DUMP says of it."""
 
 

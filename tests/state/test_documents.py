@@ -70,7 +70,8 @@ def test_an_account_without_anything_has_no_index() -> None:
     account = Account("acme")
     assert account.history.index() == b""
     read = decode_account("acme", encode_account(account), None)
-    assert (read.history.open, read.history.closed) == (b"", [])
+    assert read.history.open == b""
+    assert read.history.closed == []
     assert Ledger().index() == b""
 
 

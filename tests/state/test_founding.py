@@ -4,9 +4,9 @@ import asyncio
 
 from redis.asyncio import Redis
 
-from state.founding import Founding, erase, found, read_founding
+from state.founding import Beginning, Founding, erase, found, read_founding
 from state.keys import StageName
-from state.shard_store import SCHEMA_VERSION, Commit, ShardStore
+from state.shard_store import SCHEMA_VERSION, Claim, Commit, ShardStore
 from tests.state.conftest import PREFIX
 from tests.state.keyspace import keyspace
 
@@ -21,6 +21,21 @@ async def test_founding_makes_every_shard_and_the_document(redis: Redis) -> None
         for partition in range(3):
             assert (await ShardStore(redis, PREFIX, stage, partition).claim("one")).progress == {}
         assert await ShardStore(redis, PREFIX, stage, 3).peek() is None
+
+
+async def test_a_shard_may_begin_further_on(redis: Redis) -> None:
+    """With another progress and state than nothing, where it is told so; it counts only where the shard is new."""
+    beginnings = {(StageName.RANKING, 1): Beginning({"standings": 7}, {"clock_us": 5})}
+    await found(redis, PREFIX, "policy", "1", 2, beginnings)
+    again = {
+        (StageName.RANKING, 1): Beginning({"standings": 9}, {}),
+        (StageName.ACCOUNTS, 0): Beginning({"ticks": 1}, {}),
+    }
+    await found(redis, PREFIX, "policy", "1", 2, again)
+    assert await ShardStore(redis, PREFIX, StageName.RANKING, 1).claim("one") == Claim(
+        {"standings": 7}, {"clock_us": 5}, {}
+    )
+    assert await ShardStore(redis, PREFIX, StageName.ACCOUNTS, 0).claim("one") == Claim({}, {}, {})
 
 
 async def test_founding_again_changes_nothing(redis: Redis) -> None:

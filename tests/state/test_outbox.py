@@ -118,9 +118,7 @@ async def test_a_relay_tries_until_the_broker_has_everything(store: ShardStore) 
     assert (lost, await store.outbox_size()) == ([], 0)
 
 
-async def test_a_relay_whose_shard_was_taken_publishes_nothing_and_says_so(
-    redis: Redis, store: ShardStore
-) -> None:
+async def test_a_relay_whose_shard_was_taken_publishes_nothing_and_says_so(redis: Redis, store: ShardStore) -> None:
     """The outbox is the new owner's: the old relay is refused before it reads a single record."""
     log, lost = MemoryLog(), list[str]()
     await store.claim("one")

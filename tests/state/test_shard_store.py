@@ -118,7 +118,7 @@ async def test_a_commit_is_refused_where_the_progress_differs(store: ShardStore)
 
 
 async def test_a_commit_is_refused_where_only_due_work_was_lost(store: ShardStore) -> None:
-    """Due work moves no offset on; a store that forgot it, with the standings it sent, went back in time all the same."""
+    """Due work moves no offset on: a store that forgot it, and the standings it sent, went back in time."""
     await store.claim("one")
     await store.commit(full_commit(PROGRESS))
     earlier = await keyspace(store.redis)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
+from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from segmentation.policy import Policy
@@ -58,7 +59,7 @@ def new_settings(servers: Embedded) -> Settings:
         kafka_session_timeout_seconds=6,
         kafka_group=name,
         topic_prefix=f"{name}-",
-        redis_url=servers.redis,  # type: ignore[arg-type]  # pydantic makes a secret of it
+        redis_url=SecretStr(servers.redis),
         redis_prefix=name,
         clock="replay",
         due_chunk_accounts=7,
@@ -77,7 +78,7 @@ async def connections(settings: Settings) -> AsyncIterator[tuple[Redis, LogReade
         await redis.aclose()
 
 
-# -- what happens --------------------------------------------------------------------------------------------------------
+# -- what happens ------------------------------------------------------------------------------------------
 
 
 def event(topic_kind: str, account: str, number: int, at: datetime, /, **fields: Any) -> Sent:
@@ -150,7 +151,7 @@ def policy_for(band: float, basis: str) -> Policy:
     return Policy.default().with_changes(band=band, basis=basis, rates=rates)
 
 
-# -- making it happen ----------------------------------------------------------------------------------------------------
+# -- making it happen --------------------------------------------------------------------------------------
 
 
 class Player:
@@ -227,7 +228,9 @@ def installed(servers: Embedded) -> dict[tuple[float, str], Installed]:
     """The same story under each of RULES, run once for all tests of a session. They leave it as they found it."""
 
     async def run() -> dict[tuple[float, str], Installed]:
-        made = {rules: Installed(new_settings(servers), policy_for(*rules)) for rules in RULES}
+        made: dict[tuple[float, str], Installed] = {
+            rules: Installed(new_settings(servers), policy_for(*rules)) for rules in RULES
+        }
         await asyncio.gather(*(run_story(*installed, seed=7) for installed in made.values()))
         return made
 

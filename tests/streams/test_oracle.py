@@ -20,6 +20,8 @@ from segmentation.segments import Segment
 from state.documents import decode_account, decode_member, encode_account, encode_member
 from state.founding import Founding
 from state.keys import ShardKeys, StageName, shard_keys
+from state.shard_store import ShardStore
+from streams.changes import INPUT_OFFSET
 from streams.embedded import Embedded
 from streams.instants import format_instant, parse_instant
 from streams.log import LogReader
@@ -29,7 +31,7 @@ from streams.oracle.database import Database, EventRecord
 from streams.oracle.invariants import INVARIANTS
 from streams.settings import Settings
 from streams.shard import LogPosition
-from streams.snapshot import AccountShardState, NoInstallation, Snapshot
+from streams.snapshot import AccountShardState, NoInstallation, Snapshot, at_rest, unrest
 from streams.topics import EVENT_TOPICS, Topic
 from tests.streams.bad_records import BAD_RECORDS
 from tests.streams.installation import (
@@ -60,7 +62,7 @@ def pure(embedded: Embedded) -> Installed:
     return installed(embedded)[0, "revenue"]
 
 
-# -- nothing is wrong --------------------------------------------------------------------------------------------------
+# -- nothing is wrong --------------------------------------------------------------------------------------
 
 
 async def test_an_installation_is_what_its_log_says(installation: Installed) -> None:
@@ -120,14 +122,14 @@ async def test_unrest_is_said(pure: Installed) -> None:
     """Where something is still under way, the report warns of it and says what."""
     async with damaged(pure) as (redis, reader):
         keys = shard_keys(pure.settings.redis_prefix, StageName.ACCOUNTS, 1)
-        await redis.rpush(keys.outbox, encode_outgoing(Outgoing([], None, None, [], 0)))  # type: ignore[misc]
+        await redis.rpush(keys.outbox, encode_outgoing(Outgoing([], None, None, [], 0)))
         report = await verify(*pure, redis, reader, rest_timeout_seconds=0)
     assert len(report.warnings) == 1
     assert "account shard 1 has 1 records to publish" in report.warnings[0]
     assert report.is_right
 
 
-# -- the state is damaged ----------------------------------------------------------------------------------------------
+# -- the state is damaged ----------------------------------------------------------------------------------
 
 
 @asynccontextmanager
@@ -149,18 +151,18 @@ async def damaged(installation: Installed) -> AsyncIterator[tuple[Redis, LogRead
 async def _find(redis: Redis, settings: Settings, stage: StageName) -> tuple[ShardKeys, bytes]:
     """The keys of the shard that holds ACCOUNT, and its document."""
     for number in range(PARTITIONS):
-        keys = shard_keys(settings.redis_prefix, stage, number)
-        document = await redis.hget(keys.documents, ACCOUNT)  # type: ignore[misc]
+        store = ShardStore(redis, settings.redis_prefix, stage, number)
+        (document,) = await store.load("documents", [ACCOUNT])
         if document is not None:
-            return keys, document
+            return store.keys, document
     raise AssertionError(f"no {stage} shard holds {ACCOUNT}")
 
 
 async def _members(redis: Redis, settings: Settings) -> AsyncIterator[tuple[str, Member]]:
     for number in range(PARTITIONS):
-        keys = shard_keys(settings.redis_prefix, StageName.RANKING, number)
-        for account_id, document in (await redis.hgetall(keys.documents)).items():  # type: ignore[misc]
-            yield account_id.decode(), decode_member(account_id.decode(), document)[0]
+        store = ShardStore(redis, settings.redis_prefix, StageName.RANKING, number)
+        async for account_id, document in store.scan("documents"):
+            yield account_id, decode_member(account_id, document)[0]
 
 
 Damage = Callable[[Redis, Settings], Awaitable[None]]
@@ -173,7 +175,7 @@ def account_damage(change: Callable[[Account], None]) -> Damage:
         keys, document = await _find(redis, settings, StageName.ACCOUNTS)
         account = decode_account(ACCOUNT, document, None)
         change(account)
-        await redis.hset(keys.documents, ACCOUNT, encode_account(account))  # type: ignore[misc, arg-type]
+        await redis.hset(keys.documents, ACCOUNT, encode_account(account))
 
     return damage
 
@@ -185,7 +187,7 @@ def member_damage(change: Callable[[Member], None]) -> Damage:
         keys, document = await _find(redis, settings, StageName.RANKING)
         member, population = decode_member(ACCOUNT, document)
         change(member)
-        await redis.hset(keys.documents, ACCOUNT, encode_member(member, population))  # type: ignore[misc, arg-type]
+        await redis.hset(keys.documents, ACCOUNT, encode_member(member, population))
 
     return damage
 
@@ -195,7 +197,7 @@ def lost(stage: StageName) -> Damage:
 
     async def damage(redis: Redis, settings: Settings) -> None:
         keys, _ = await _find(redis, settings, stage)
-        await redis.hdel(keys.documents, ACCOUNT)  # type: ignore[misc]
+        await redis.hdel(keys.documents, ACCOUNT)
 
     return damage
 
@@ -203,7 +205,7 @@ def lost(stage: StageName) -> Damage:
 async def another_account(redis: Redis, settings: Settings) -> None:
     """Damage that adds an account which nothing in the log speaks of."""
     keys = shard_keys(settings.redis_prefix, StageName.ACCOUNTS, 0)
-    await redis.hset(keys.documents, "nobody", encode_account(Account("nobody")))  # type: ignore[misc, arg-type]
+    await redis.hset(keys.documents, "nobody", encode_account(Account("nobody")))
 
 
 async def another_member(redis: Redis, settings: Settings) -> None:
@@ -212,7 +214,7 @@ async def another_member(redis: Redis, settings: Settings) -> None:
     for number in range(PARTITIONS):
         keys = shard_keys(settings.redis_prefix, StageName.RANKING, number)
         if keys != found:
-            await redis.hset(keys.documents, ACCOUNT, document)  # type: ignore[misc, arg-type]
+            await redis.hset(keys.documents, ACCOUNT, document)
             return
 
 
@@ -220,11 +222,12 @@ def counted(topic: Topic, **changes: int) -> Damage:
     """Damage that changes what shard 1 has counted of an input."""
 
     async def damage(redis: Redis, settings: Settings) -> None:
-        keys = shard_keys(settings.redis_prefix, StageName.ACCOUNTS, 1)
-        state = orjson.loads(await redis.hget(keys.meta, "state"))  # type: ignore[misc, arg-type]
+        store = ShardStore(redis, settings.redis_prefix, StageName.ACCOUNTS, 1)
+        claim = await store.peek()
+        assert claim is not None
         for name, change in changes.items():
-            state["counts"][topic][name] += change
-        await redis.hset(keys.meta, "state", orjson.dumps(state))  # type: ignore[misc, arg-type]
+            claim.state["counts"][topic][name] += change
+        await redis.hset(store.keys.meta, "state", orjson.dumps(claim.state))
 
     return damage
 
@@ -309,7 +312,7 @@ async def test_damage_is_found_within_the_band_too(embedded: Embedded) -> None:
             if member.tier == 0:
                 member.tier = 2
                 keys, _ = await _find(redis, settings, StageName.RANKING)
-                await redis.hset(keys.documents, account_id, encode_member(member, "all"))  # type: ignore[misc, arg-type]
+                await redis.hset(keys.documents, account_id, encode_member(member, "all"))
                 break
         report = await verify(*installation, redis, reader)
     (found,) = [mismatch for mismatch in report.mismatches if mismatch.kind == "segment"]
@@ -318,7 +321,7 @@ async def test_damage_is_found_within_the_band_too(embedded: Embedded) -> None:
     assert found.expected in ("key", "key or enterprise")
 
 
-# -- the log is damaged ------------------------------------------------------------------------------------------------
+# -- the log is damaged ------------------------------------------------------------------------------------
 
 
 class TamperedReader(LogReader):
@@ -524,7 +527,56 @@ def _kinds(report: Report) -> set[str]:
     return {mismatch.kind for mismatch in report.mismatches}
 
 
-# -- the log no longer has its beginning -------------------------------------------------------------------------------
+async def test_what_comes_while_the_log_is_read_is_left_out(pure: Installed) -> None:
+    """Events that are applied after the state was read are no mismatch, nor is anything that they did."""
+    async with damaged(pure) as (redis, _):
+        store = ShardStore(redis, pure.settings.redis_prefix, StageName.ACCOUNTS, 1)
+        claim = await store.peek()
+        assert claim is not None
+        reached = claim.progress
+        end = reached[Topic.PURCHASES]
+
+        class Busy(LogReader):
+            """A log that goes on while it is read."""
+
+            async def read(self, starts: Any) -> AsyncIterator[tuple[Topic, ConsumerRecord]]:
+                last: dict[Topic, ConsumerRecord] = {}
+                async for topic, record in super().read(starts):
+                    yield topic, record
+                    if topic is not Topic.PURCHASES or record.partition == 1:
+                        last[topic] = record
+                progress = {**reached, Topic.PURCHASES: end + 2}
+                await redis.hset(store.keys.meta, "progress", orjson.dumps(progress))
+                for topic, record in last.items():
+                    for later in self.later(topic, record):
+                        yield topic, later
+
+            def later(self, topic: Topic, record: ConsumerRecord) -> Iterable[ConsumerRecord]:
+                """What is new of a topic."""
+                if topic is Topic.PURCHASES:
+                    return [replace(record, offset=end), replace(record, offset=end + 1, value=b"bad")]
+                if topic in (Topic.SEGMENT_CHANGES, Topic.SEGMENTS):
+                    return [_made_later(_later(record, 1_000))]
+                if topic is Topic.DEAD_LETTERS:
+                    about = {"topic": b"purchases", "partition": b"1", "offset": str(end + 1).encode()}
+                    return [replace(record, headers=tuple(about.items()))]
+                return []
+
+        async with Busy(pure.settings.kafka_arguments(), pure.settings.topic_prefix) as reader:
+            report = await verify(*pure, redis, reader)
+    assert report.mismatches == []
+    assert report.warnings == ["events came while the log was read; what they did is left out"]
+
+
+def _made_later(record: ConsumerRecord) -> ConsumerRecord:
+    """The account's next change, made after standings that are not there yet."""
+    data = _data(record)
+    sequence = data["sequence"] + 1
+    headers = {**dict(record.headers), "ce_id": f"{data['account_id']}:{sequence}".encode(), INPUT_OFFSET: b"9999999"}
+    return replace(_with(record, sequence=sequence), headers=tuple(headers.items()))
+
+
+# -- the log no longer has its beginning -------------------------------------------------------------------
 
 CUTS: dict[str, dict[Topic, int]] = {
     "purchases": {Topic.PURCHASES: 60},
@@ -559,7 +611,74 @@ async def test_what_is_left_of_a_log_is_compared(pure: Installed) -> None:
     assert _kinds(report) == {"segment", "told"}
 
 
-# -- arithmetic --------------------------------------------------------------------------------------------------------
+# -- at rest -----------------------------------------------------------------------------------------------------------
+
+
+async def lost_shard(redis: Redis, settings: Settings) -> None:
+    """Damage that removes what a shard is known by."""
+    await redis.unlink(shard_keys(settings.redis_prefix, StageName.RANKING, 2).meta)
+
+
+async def _due(redis: Redis, settings: Settings) -> None:
+    await redis.zadd(shard_keys(settings.redis_prefix, StageName.ACCOUNTS, 0).due, {"someone": 19_000})
+
+
+async def _undue(redis: Redis, settings: Settings) -> None:
+    await redis.zadd(shard_keys(settings.redis_prefix, StageName.ACCOUNTS, 0).due, {"someone": 65_000})
+
+
+async def _not_taken(redis: Redis, settings: Settings) -> None:
+    await _set_state(redis, settings, StageName.ACCOUNTS, sent={"progress": {"purchases": 10**6}, "cursor": None})
+
+
+async def _silent(redis: Redis, settings: Settings) -> None:
+    await _set_state(redis, settings, StageName.RANKING, muted_until=10**6)
+
+
+async def _untold(redis: Redis, settings: Settings) -> None:
+    await redis.rpush(shard_keys(settings.redis_prefix, StageName.RANKING, 1).outbox, b"x")
+
+
+async def _behind(redis: Redis, settings: Settings) -> None:
+    store = ShardStore(redis, settings.redis_prefix, StageName.ACCOUNTS, 1)
+    claim = await store.peek()
+    assert claim is not None
+    progress = {**claim.progress, Topic.TICKS: claim.progress[Topic.TICKS] - 1}
+    await redis.hset(store.keys.meta, "progress", orjson.dumps(progress))
+
+
+async def _set_state(redis: Redis, settings: Settings, stage: StageName, **fields: Any) -> None:
+    store = ShardStore(redis, settings.redis_prefix, stage, 1)
+    claim = await store.peek()
+    assert claim is not None
+    await redis.hset(store.keys.meta, "state", orjson.dumps({**claim.state, **fields}))
+
+
+@pytest.mark.parametrize(
+    "disturb, reason",
+    [
+        (_undue, None),
+        (_due, "account shard 0 has accounts that are due since day 19000"),
+        (_not_taken, "the newest standings of account shard 1 have not been taken"),
+        (_silent, "ranking shard 1 reads on silently"),
+        (_untold, "ranking shard 1 has 1 records to publish"),
+        (_behind, "account shard 1 has applied ticks up to 4 of 5"),
+        (lost_shard, "ranking shard 2 is not there"),
+    ],
+    ids=["due later", "due", "standings", "muted", "outbox", "input", "no shard"],
+)
+async def test_whatever_is_left_to_do_is_unrest(pure: Installed, disturb: Damage, reason: str | None) -> None:
+    """Rest is when nothing is: no input, no due account, no standing and no record that waits."""
+    async with damaged(pure) as (redis, reader):
+        assert await unrest(redis, reader, pure.settings) is None
+        await disturb(redis, pure.settings)
+        said = await unrest(redis, reader, pure.settings)
+        assert (said is None) == (reason is None)
+        assert (reason or "") in (said or "")
+        assert await at_rest(redis, reader, pure.settings) == (reason is None)
+
+
+# -- arithmetic --------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -587,7 +706,7 @@ def test_sql_converts_as_the_engine_does(database: Database, base: str, currency
         if base_minor < 2**63
     ]
     database.insert("rates", rows, "SELECT c1, converted(c1::HUGEINT, c2::HUGEINT, c3::HUGEINT), 1 FROM part")
-    found = dict(database.rows("SELECT currency::BIGINT, numerator FROM rates"))
+    found: dict[int, int] = dict(database.rows("SELECT currency::BIGINT, numerator FROM rates"))
     assert found == {
         amount: base_minor for amount, base_minor in zip(AMOUNTS, expected, strict=True) if base_minor < 2**63
     }

@@ -19,6 +19,7 @@ from streams.worker import CannotStart
 from tests.pipeline import (
     PURE,
     Installation,
+    Load,
     Sent,
     WorkerProcess,
     account_in,
@@ -340,36 +341,20 @@ async def test_partition_counts_must_fit(embedded: Embedded) -> None:
 
 async def _crashed_at_random(installation: Installation, directory: Path, chance: random.Random) -> None:
     """Send events and time while workers are killed, one after the other, at any moment."""
-    accounts = [f"a{number}" for number in range(40)]
-    event_number = 0
+    load = Load(installation, chance)
     for round_number in range(3):
         with WorkerProcess(installation, directory, f"round-{round_number}") as process:
             await process.until_said("claimed")
             for _ in range(chance.randrange(2, 30)):
-                for _ in range(20):
-                    event_number += 1
-                    account = chance.choice(accounts)
-                    kind = chance.choice(["purchase", "purchase", "purchase", "signup", "engagement"])
-                    at = moment(round_number * 40 + chance.random() * 40)
-                    fields: dict[str, object] = {"kind": "login"} if kind == "engagement" else {}
-                    if kind == "purchase":
-                        fields = {"amount_minor": chance.randrange(1, 10**6), "currency": "USD"}
-                    await installation.producer.send(
-                        installation.names.name(
-                            {"purchase": Topic.PURCHASES, "signup": Topic.SIGNUPS}.get(kind, Topic.ENGAGEMENTS)
-                        ),
-                        event(kind, account, f"{event_number}", at, **fields).value,
-                        key=account.encode(),
-                    )
-                await installation.tick(moment(100 + round_number * 40 + chance.randrange(40)))
+                await load.send(20)
+                await load.tick()
             process.kill()
 
 
-@pytest.mark.parametrize("seed", range(2))
-async def test_killed_workers_leave_no_trace(embedded: Embedded, tmp_path: Path, seed: int) -> None:
+async def test_killed_workers_leave_no_trace(embedded: Embedded, tmp_path: Path) -> None:
     """After kill -9 in the middle of the work, again and again, everything is as if nothing had happened."""
     async with Installation(embedded, relay_interval_ms=5) as installation:
-        await _crashed_at_random(installation, tmp_path, random.Random(seed))
+        await _crashed_at_random(installation, tmp_path, random.Random(7))
         async with installation.worker():
             await installation.tick(moment(400))
             await check(installation)

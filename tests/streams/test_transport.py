@@ -1,4 +1,4 @@
-"""What is relied on of faust-streaming 0.15.3, aiokafka, and the embedded broker. A new version has to pass all of it."""
+"""What is relied on of faust-streaming 0.15.3, aiokafka and the embedded broker. New versions have to pass it."""
 
 import asyncio
 import tempfile

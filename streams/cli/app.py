@@ -1,0 +1,358 @@
+"""The commands: their names, options and help. What they do is in the modules beside this one, imported when called."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+app = typer.Typer(
+    name="resegment",
+    help="Customer segments that are right within a second: events in on Kafka, segment changes out.\n\n"
+    "New here? `resegment demo` shows it all in a minute, with nothing to set up.\n\n"
+    "Settings are read from the environment (RESEGMENT_...); `resegment doctor` says whether they work. "
+    "Exit status: 0 done, 1 a check failed, 2 used wrongly or something cannot be reached.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+topics = typer.Typer(help="Make the topics, or check them.", no_args_is_help=True, rich_markup_mode="rich")
+send = typer.Typer(
+    help="Publish one event. What is wrong with it is said here; it is not sent then.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+app.add_typer(topics, name="topics")
+app.add_typer(send, name="send")
+
+
+class Clock(StrEnum):
+    """Whose time a worker lives in."""
+
+    WALL = "wall"
+    REPLAY = "replay"
+
+
+# `Optional`: typer reads these at run time, also in Python 3.11
+PolicyOption = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--policy", metavar="FILE", help="The policy (TOML). Default: RESEGMENT_POLICY, else built in."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="For programs: one JSON object a line.")]
+AccountArgument = Annotated[str, typer.Argument(metavar="ACCOUNT", help="The account's id.")]
+AmountArgument = Annotated[str, typer.Argument(metavar="AMOUNT", help="Like 1250.00, in whole units of the currency.")]
+CurrencyOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--currency", metavar="CODE", help="ISO 4217. Default: the policy's base currency."),
+]
+EventIdOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--event-id", metavar="ID", help="The same id twice counts once. Default: a new one."),
+]
+AtOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--at", metavar="TIME", help="When it happened, like 2026-11-22T10:00:00Z. Default: now."),
+]
+OrderOption = Annotated[Optional[str], typer.Option("--order-id", metavar="ID", help="The order's id.")]  # noqa: UP045
+
+
+@app.command()
+def demo() -> None:
+    """Show it all in a minute: real purchases, accounts that move, and a proof that each one is right.
+
+    Runs its own broker, store and worker, on this machine only, and leaves nothing behind.
+    """
+    from streams.cli.demo import run_demo
+    from streams.cli.running import run
+
+    run(run_demo())
+
+
+@app.command()
+def dev(policy: PolicyOption = None) -> None:
+    """Run a broker, a store and a worker until Ctrl-C, to try things out.
+
+    Prints the addresses and what to type next. Everything is in memory and gone afterwards.
+    """
+    from streams.cli.dev import run_dev
+    from streams.cli.running import run
+
+    run(run_dev(policy=policy))
+
+
+@topics.command("create")
+def create(
+    partitions: Annotated[int, typer.Option(min=1, max=10_000, help="Of each topic. They can't be changed later.")] = 8,
+    replication: Annotated[int, typer.Option(min=1, max=100, help="Copies; 3 on a cluster.")] = 1,
+    policy: PolicyOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Make the topics that are missing, with their settings. Existing ones are left as they are."""
+    from streams.cli.running import run
+    from streams.cli.topics import run_create
+
+    run(run_create(partitions=partitions, replication=replication, policy=policy, as_json=json))
+
+
+@topics.command("check")
+def check(policy: PolicyOption = None, json: JsonOption = False) -> None:
+    """Check that all topics are there: partition counts, compaction, retention."""
+    from streams.cli.running import run
+    from streams.cli.topics import run_check
+
+    run(run_check(policy=policy, as_json=json))
+
+
+@app.command()
+def worker(
+    policy: PolicyOption = None,
+    clock: Annotated[
+        Optional[Clock],  # noqa: UP045
+        typer.Option(
+            help="wall: real time. replay: the time of a log that is replayed. Default: RESEGMENT_CLOCK, else wall."
+        ),
+    ] = None,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Work lost state out again, from the log; nothing is announced twice.")
+    ] = False,
+    until_input_ends: Annotated[bool, typer.Option("--until-input-ends", hidden=True)] = False,
+) -> None:
+    """Run the stages: take events in, announce segment changes.
+
+    For more workers, run the same command again: they share the partitions. The first SIGTERM or Ctrl-C lets it finish
+    what it has decided, the second one ends it at once; nothing is lost either way.
+    """
+    from streams.cli.worker import run_worker
+
+    run_worker(
+        policy=policy,
+        clock=clock.value if clock else None,
+        rebuild=rebuild,
+        until_input_ends=until_input_ends,
+    )
+
+
+@app.command()
+def replay(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE.jsonl",
+            help='One event a line: its topic\'s payload and its "type": purchase, signup or engagement. '
+            "- is standard input.",
+        ),
+    ],
+    embedded: Annotated[
+        bool, typer.Option("--embedded", help="On a broker, store and worker of its own, gone afterwards.")
+    ] = False,
+    policy: PolicyOption = None,
+    until: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="TIME",
+            help="A day or a date-time: later events are left out, and where the log ends before it, "
+            "time goes on to there.",
+        ),
+    ] = None,
+    export: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="DIR", help="Then write accounts.csv and changes.jsonl there."),
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Then recompute everything from the log with SQL, and compare.")
+    ] = False,
+    as_fast_as_possible: Annotated[
+        bool, typer.Option("--as-fast-as-possible", help="Publish everything at once, with one tick at the end.")
+    ] = False,
+) -> None:
+    """Publish a log of events in the time they happened in: one tick at each midnight (UTC) passed.
+
+    The worker it needs lives in the log's time (`resegment worker --clock replay`), or is brought by --embedded. Ends
+    with one line of key=value fields; with --verify, mismatches make the exit status 1.
+    """
+    from streams.cli.replay import ReplayOptions, run_replay
+    from streams.cli.running import run
+
+    run(run_replay(ReplayOptions(file, embedded, policy, until, export, verify, as_fast_as_possible)))
+
+
+def _send(
+    kind: Any,
+    account: str,
+    fields: dict[str, Any],
+    *,
+    event_id: str | None,
+    at: str | None,
+    policy: Path | None,
+    json: bool,
+) -> None:
+    from streams.cli.running import run
+    from streams.cli.send import run_send
+
+    run(run_send(kind, account, fields, event_id=event_id, at=at, policy=policy, as_json=json))
+
+
+@send.command("purchase")
+def send_purchase(
+    account: AccountArgument,
+    amount: AmountArgument,
+    currency: CurrencyOption = None,
+    order_id: OrderOption = None,
+    at: AtOption = None,
+    event_id: EventIdOption = None,
+    policy: PolicyOption = None,
+    json: JsonOption = False,
+) -> None:
+    """An account bought something: `resegment send purchase acme 1250.00`."""
+    from streams.cli.send import currency_of, minor_units
+
+    code = currency_of(currency, policy)
+    fields = {"amount_minor": minor_units(amount, code), "currency": code, "order_id": order_id}
+    _send("purchase", account, fields, event_id=event_id, at=at, policy=policy, json=json)
+
+
+@send.command("refund")
+def send_refund(
+    account: AccountArgument,
+    amount: AmountArgument,
+    currency: CurrencyOption = None,
+    order_id: OrderOption = None,
+    purchased_at: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="TIME", help="When that was bought, whose revenue it takes back. Default: --at."),
+    ] = None,
+    at: AtOption = None,
+    event_id: EventIdOption = None,
+    policy: PolicyOption = None,
+    json: JsonOption = False,
+) -> None:
+    """An account got money back: `resegment send refund acme 250.00`."""
+    from streams.cli.send import currency_of, minor_units
+
+    code = currency_of(currency, policy)
+    fields = {
+        "kind": "refund",
+        "amount_minor": minor_units(amount, code),
+        "currency": code,
+        "order_id": order_id,
+        "purchased_at": purchased_at,
+    }
+    _send("purchase", account, fields, event_id=event_id, at=at, policy=policy, json=json)
+
+
+@send.command("signup")
+def send_signup(
+    account: AccountArgument,
+    name: Annotated[Optional[str], typer.Option(help="What people call the account.")] = None,  # noqa: UP045
+    attribute: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(metavar="NAME=VALUE", help="Like region=emea or employees=250; may be given again."),
+    ] = None,
+    at: AtOption = None,
+    event_id: EventIdOption = None,
+    policy: PolicyOption = None,
+    json: JsonOption = False,
+) -> None:
+    """An account signed up, or says something new about itself."""
+    from streams.cli.send import attributes_of
+
+    fields = {"name": name, "attributes": attributes_of(attribute or [])}
+    _send("signup", account, fields, event_id=event_id, at=at, policy=policy, json=json)
+
+
+@send.command("engagement")
+def send_engagement(
+    account: AccountArgument,
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="Like login, meeting or support_ticket.")],
+    weight: Annotated[Optional[int], typer.Option(min=0, help="How much it counts. Default: the policy's.")] = None,  # noqa: UP045
+    at: AtOption = None,
+    event_id: EventIdOption = None,
+    policy: PolicyOption = None,
+    json: JsonOption = False,
+) -> None:
+    """An account did something else than buying: `resegment send engagement acme login`."""
+    _send("engagement", account, {"kind": kind, "weight": weight}, event_id=event_id, at=at, policy=policy, json=json)
+
+
+@app.command()
+def watch(
+    from_beginning: Annotated[
+        bool, typer.Option("--from-beginning", help="First all changes that the log still has.")
+    ] = False,
+    limit: Annotated[Optional[int], typer.Option(min=0, help="End after this many changes.")] = None,  # noqa: UP045
+    json: Annotated[bool, typer.Option("--json", help="For programs: one CloudEvent a line.")] = False,
+) -> None:
+    """Follow segment changes as they happen, until Ctrl-C."""
+    from streams.cli.running import run
+    from streams.cli.watch import run_watch
+
+    run(run_watch(from_beginning=from_beginning, limit=limit, as_json=json))
+
+
+@app.command()
+def explain(account: AccountArgument, policy: PolicyOption = None, json: JsonOption = False) -> None:
+    """Say what an account is, why, how far it is from the next tier, and where time alone takes it."""
+    from streams.cli.explain import run_explain
+    from streams.cli.running import run
+
+    run(run_explain(account, policy=policy, as_json=json))
+
+
+@app.command("export")
+def export_command(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Is made if it is not there.")],
+    policy: PolicyOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Write accounts.csv, every account as it is now, and changes.jsonl, every change as a CloudEvent."""
+    from streams.cli.export import run_export
+    from streams.cli.running import run
+
+    run(run_export(directory, policy=policy, as_json=json))
+
+
+@app.command("verify")
+def verify_command(policy: PolicyOption = None, json: JsonOption = False) -> None:
+    """Recompute everything from the log with SQL and compare it with the state and with what was announced.
+
+    Ends with one line of key=value fields; mismatches make the exit status 1. Workers may go on meanwhile.
+    """
+    from streams.cli.running import run
+    from streams.cli.verify import run_verify
+
+    run(run_verify(policy=policy, as_json=json))
+
+
+@app.command("dead-letters")
+def dead_letters(
+    retry: Annotated[
+        bool,
+        typer.Option(
+            "--retry", help="Publish them again, key and payload as they came. What counted is not counted twice."
+        ),
+    ] = False,
+    reason: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="REASON", help="Only those with this reason, like no_rate."),
+    ] = None,
+    limit: Annotated[Optional[int], typer.Option(min=0, help="At most this many.")] = None,  # noqa: UP045
+    json: Annotated[
+        bool, typer.Option("--json", help="For programs: one JSON object a line, with the whole payload.")
+    ] = False,
+) -> None:
+    """List the records that could not be applied, and why; or send them again once that is mended."""
+    from streams.cli.dead_letters import run_dead_letters
+    from streams.cli.running import run
+
+    run(run_dead_letters(retry=retry, reason=reason, limit=limit, as_json=json))
+
+
+@app.command()
+def doctor(policy: PolicyOption = None, json: JsonOption = False) -> None:
+    """Check that broker, store, topics and policy can be used, and say what to mend."""
+    from streams.cli.doctor import run_doctor
+    from streams.cli.running import run
+
+    run(run_doctor(policy=policy, as_json=json))

@@ -1,0 +1,147 @@
+"""`resegment doctor`."""
+
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from rich.text import Text
+
+from segmentation.policy import Policy, PolicyError
+from state.founding import read_founding
+from state.shard_store import SCHEMA_VERSION
+from streams.cli.console import escape, out, print_json
+from streams.cli.failures import CHECK_FAILED, UNUSABLE, CommandFailed
+from streams.cli.running import admin, read_policy, read_settings, store
+from streams.settings import Settings
+from streams.topics import Topic, check_topics, partition_counts
+
+STYLES = {"ok": "green", "warning": "yellow", "wrong": "bold red", "unreachable": "bold red"}
+
+SHARE_FETCH, CONSUMER_GROUP_HEARTBEAT, PRODUCE = 78, 68, 0
+"""Keys of Kafka's protocol by which its releases can be told apart: a broker does not say its version."""
+
+
+class Found(NamedTuple):
+    """What one look found."""
+
+    about: str
+    status: Literal["ok", "warning", "wrong", "unreachable"]
+    text: str
+
+
+async def run_doctor(*, policy: Path | None, as_json: bool) -> None:
+    """Look at everything and say what is wrong. Raises CommandFailed."""
+    settings = read_settings(policy=policy)
+    found = [Found("program", "ok", f"resegment {_version()}")]
+    rules = _policy(settings, found)
+    await _broker(settings, rules, found)
+    await _store(settings, rules, found)
+    if as_json:
+        print_json({"found": [entry._asdict() for entry in found]})
+    else:
+        for entry in found:
+            line = Text(f"{entry.status:<11} ", STYLES[entry.status])
+            out.print(line.append(f"{entry.about:<8} {escape(entry.text)}", "default"))
+    statuses = {entry.status for entry in found}
+    if "unreachable" in statuses:
+        raise CommandFailed("something cannot be reached", UNUSABLE)
+    if "wrong" in statuses:
+        raise CommandFailed("something is wrong", CHECK_FAILED)
+
+
+def _version() -> str:
+    try:
+        return version("resegment")
+    except PackageNotFoundError:
+        return "(run from its source, not installed)"
+
+
+def _policy(settings: Settings, found: list[Found]) -> Policy | None:
+    try:
+        policy = read_policy(settings)
+    except (PolicyError, OSError) as error:
+        found.append(Found("policy", "wrong", str(error)))
+        return None
+    source = str(settings.policy or "the default")
+    found.append(Found("policy", "ok", f"version {policy.version} ({source})"))
+    return policy
+
+
+async def _broker(settings: Settings, policy: Policy | None, found: list[Found]) -> None:
+    try:
+        async with admin(settings) as client:
+            cluster = await client.describe_cluster()
+            brokers = len(cluster["brokers"])
+            found.append(
+                Found("broker", "ok", f"{settings.kafka_bootstrap_servers}: {brokers} broker(s), {_protocol(client)}")
+            )
+            findings = await check_topics(client, settings, policy or Policy.default())
+            counts = await partition_counts(client, settings)
+    except (KafkaError, OSError) as error:
+        found.append(Found("broker", "unreachable", f"{settings.kafka_bootstrap_servers}: {error}"))
+        return
+    found.extend(Found("topics", "wrong" if entry.is_error else "warning", entry.text) for entry in findings)
+    if not findings:
+        found.append(Found("topics", "ok", f"{len(counts)} topics, {counts[Topic.PURCHASES]} partitions"))
+
+
+def _protocol(client: AIOKafkaAdminClient) -> str:
+    versions: dict[int, Any] = {}
+    for connection in client._client._conns.values():
+        versions.update(connection._versions or {})
+    if SHARE_FETCH in versions or (PRODUCE in versions and versions[PRODUCE][0] >= 3):
+        return "protocol of Apache Kafka 4"
+    return (
+        "protocol of Apache Kafka 3.7 or newer"
+        if CONSUMER_GROUP_HEARTBEAT in versions
+        else "protocol of Apache Kafka 3"
+    )
+
+
+async def _store(settings: Settings, policy: Policy | None, found: list[Found]) -> None:
+    try:
+        async with store(settings) as redis:
+            info = await redis.info()
+            found.append(Found("store", "ok", _product(info)))
+            found.extend(_durability(info))
+            found.append(await _state(redis, settings, policy))
+    except (RedisError, OSError) as error:
+        found.append(Found("store", "unreachable", str(error)))
+
+
+def _product(info: dict[str, Any]) -> str:
+    if "valkey_version" in info:
+        return f"Valkey {info['valkey_version']}"
+    return f"Redis {info.get('redis_version', 'of an unknown version')}"
+
+
+def _durability(info: dict[str, Any]) -> list[Found]:
+    eviction = info.get("maxmemory_policy", "unknown")
+    if eviction == "noeviction":
+        entry = Found("store", "ok", "nothing is evicted when memory is short (maxmemory-policy noeviction)")
+    else:
+        entry = Found("store", "wrong", f"maxmemory-policy is {eviction}: state would be lost; set noeviction")
+    if info.get("aof_enabled"):
+        return [entry, Found("store", "ok", "writes are kept over a restart (appendonly yes)")]
+    return [
+        entry,
+        Found(
+            "store", "warning", "appendonly is off: after a restart the state is gone and must be rebuilt from the log"
+        ),
+    ]
+
+
+async def _state(redis: Redis, settings: Settings, policy: Policy | None) -> Found:
+    founding = await read_founding(redis, settings.redis_prefix)
+    if founding is None:
+        return Found("state", "ok", f"nothing under {settings.redis_prefix!r} yet: the first worker begins it")
+    if founding.schema_version != SCHEMA_VERSION:
+        return Found("state", "wrong", f"schema {founding.schema_version}, this program reads {SCHEMA_VERSION}")
+    if policy is not None and founding.policy_hash != policy.hash:
+        differences = "; ".join(policy.differences(founding.policy))
+        return Found("state", "wrong", f"made with another policy (state -> this one): {differences}")
+    return Found("state", "ok", f"schema {founding.schema_version}, {founding.partitions} partitions, this policy")

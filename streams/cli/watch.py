@@ -1,0 +1,64 @@
+"""`resegment watch`."""
+
+import itertools
+
+from aiokafka.structs import ConsumerRecord
+from rich.text import Text
+
+from streams.changes import ChangeData, cloud_event
+from streams.cli.console import err, escape, out, print_json, segment
+from streams.cli.running import read_settings
+from streams.reading import follow
+from streams.topics import Topic
+
+ARROWS = {"up": "↑", "down": "↓"}
+
+
+async def run_watch(*, from_beginning: bool, limit: int | None, as_json: bool) -> None:
+    """Print changes as they come, until there are `limit` of them or the user has seen enough."""
+    shown = itertools.count(1)
+    if limit == 0:
+        return
+    async for record in follow(read_settings(), Topic.SEGMENT_CHANGES, from_beginning=from_beginning):
+        if as_json:
+            _print_event(record)
+        else:
+            _print_line(record)
+        if next(shown) == limit:
+            return
+
+
+def _print_event(record: ConsumerRecord) -> None:
+    try:
+        print_json(cloud_event(record.headers, record.value))
+    except ValueError:
+        err.print(f"not a change: {record.topic}[{record.partition}]@{record.offset}")
+
+
+def _print_line(record: ConsumerRecord) -> None:
+    try:
+        change = ChangeData.model_validate_json(record.value or b"")
+    except ValueError:
+        err.print(f"not a change: {record.topic}[{record.partition}]@{record.offset}")
+        return
+    out.print(change_line(change))
+
+
+def change_line(change: ChangeData) -> Text:
+    """A change, for people."""
+    line = Text(f"{escape(change.effective_at):<20.20}  ")
+    line.append(f"{escape(change.account_id):<20} ", "bold")
+    line.append(f"{ARROWS.get(change.direction, '·')} ")
+    if change.previous_segment is not None:
+        line.append_text(segment(change.previous_segment)).append(" → ")
+    line.append_text(segment(change.current_segment))
+    if change.lapsed:
+        line.append(" (lapsed)", "dim")
+    line.append(f"  {money(change.rolling_revenue_minor)}  because of {escape(change.cause.kind)}", "dim")
+    return line
+
+
+def money(amount_minor: int) -> str:
+    """Minor units with a point, for people; the currency is the policy's."""
+    sign, digits = ("-" if amount_minor < 0 else ""), abs(amount_minor)
+    return f"{sign}{digits // 100:,}.{digits % 100:02}"

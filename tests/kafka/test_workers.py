@@ -1,0 +1,157 @@
+"""Several workers on Apache Kafka and Redis, as processes: shared, killed, frozen, asked to leave."""
+
+import asyncio
+import random
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from aiokafka import AIOKafkaProducer
+
+from streams.topics import EVENT_TOPICS, Topic
+from tests.kafka.conftest import RealServers
+from tests.pipeline import Installation, Load, Sent, WorkerProcess, account_in, check, moment, purchase
+
+PARTITIONS = 4
+
+
+@pytest.fixture
+async def installation(servers: RealServers) -> AsyncIterator[Installation]:
+    """An empty installation whose workers notice within three seconds that one is gone."""
+    async with Installation(
+        servers,
+        partitions=PARTITIONS,
+        kafka_transactions=True,
+        kafka_session_timeout_seconds=3.0,
+        relay_interval_ms=20,
+        due_chunk_accounts=20,
+    ) as new:
+        yield new
+
+
+async def test_one_of_two_workers_is_killed_and_a_third_one_joins(installation: Installation, tmp_path: Path) -> None:
+    """Two workers share the partitions; kill -9 of one and a newcomer, in the middle of a load, change no number."""
+    load = Load(installation, random.Random(1))
+    with WorkerProcess(installation, tmp_path, "first") as first:
+        await first.until_said("claimed 8 shards")
+        with WorkerProcess(installation, tmp_path, "second") as second:
+            await second.until_said("claimed 4 shards")
+            await first.until_said("claimed 4 shards")
+            sending = asyncio.create_task(load.run(120))
+            await installation.until_told(lambda told: len(told) > 30, "changes")
+            second.kill()
+            with WorkerProcess(installation, tmp_path, "third") as third:
+                await third.until_said("claimed 4 shards")
+                await sending
+                await load.finish()
+                await check(installation)
+                third.check()
+                first.check()
+
+
+async def test_a_frozen_worker_wakes_up_and_harms_nobody(installation: Installation, tmp_path: Path) -> None:
+    """What a worker that slept beyond its session still holds is refused by the store and fenced by the broker."""
+    load = Load(installation, random.Random(2))
+    with (
+        WorkerProcess(installation, tmp_path, "frozen") as frozen,
+        WorkerProcess(installation, tmp_path, "other") as other,
+    ):
+        await frozen.until_said("claimed 4 shards")
+        await other.until_said("claimed 4 shards")
+        for sleep in range(2):
+            sending = asyncio.create_task(load.run(30))
+            told = len(await installation.changes())
+            await installation.until_told(lambda now, before=told: len(now) > before, "changes")  # type: ignore[misc]
+            frozen.signal(signal.SIGSTOP)
+            await sending
+            await other.until_said("claimed 8 shards", sleep + 1)
+            sending = asyncio.create_task(load.run(30))
+            await installation.until_told(lambda now, before=told: len(now) > before + 20, "changes of the other")  # type: ignore[misc]
+            frozen.signal(signal.SIGCONT)
+            await frozen.until_said("claimed 4 shards", sleep + 2)
+            await sending
+        await load.finish()
+        await check(installation)
+        frozen.check()
+        other.check()
+
+
+async def test_a_worker_that_is_asked_to_leave_hands_over_at_once(installation: Installation, tmp_path: Path) -> None:
+    """SIGTERM in the middle of a load: within ten seconds it has left, and the other has all partitions."""
+    load = Load(installation, random.Random(3))
+    clock = asyncio.get_running_loop().time
+    with (
+        WorkerProcess(installation, tmp_path, "leaving") as leaving,
+        WorkerProcess(installation, tmp_path, "staying") as staying,
+    ):
+        await leaving.until_said("claimed 4 shards")
+        await staying.until_said("claimed 4 shards")
+        sending = asyncio.create_task(load.run(60))
+        await installation.until_told(lambda told: len(told) > 10, "changes")
+        leaving.signal(signal.SIGTERM)
+        began = clock()
+        assert await leaving.ended() == 0
+        assert clock() - began < 10
+        await staying.until_said("claimed 8 shards")
+        assert clock() - began < 10
+        await sending
+        await load.finish()
+        await check(installation)
+
+
+async def test_a_second_request_to_leave_is_obeyed_at_once(
+    installation: Installation, servers: RealServers, tmp_path: Path
+) -> None:
+    """Where draining has to wait for a broker that is away, a second SIGTERM ends the worker."""
+    clock = asyncio.get_running_loop().time
+    with WorkerProcess(installation, tmp_path) as process:
+        await process.until_said("claimed 8 shards")
+        await installation.send(*(purchase(f"a{n}", "1", moment(0), n) for n in range(50)))
+        await installation.rest()
+        servers.kafka_server.pause()
+        try:
+            process.signal(signal.SIGTERM)
+            process.signal(signal.SIGTERM)
+            began = clock()
+            assert await process.ended() != 0
+            assert clock() - began < 2
+        finally:
+            servers.kafka_server.resume()
+
+
+async def test_inputs_written_in_transactions(installation: Installation, tmp_path: Path) -> None:
+    """Records of aborted transactions do not exist, and the holes that transactions leave hold up neither data nor time."""
+    account = account_in(0, PARTITIONS, "acme")
+    producer = AIOKafkaProducer(
+        **installation.settings.kafka_arguments(), transactional_id=f"{installation.settings.kafka_group}-sender"
+    )
+    await producer.start()
+
+    async def transaction(records: list[Sent], *, abort: bool) -> None:
+        await producer.begin_transaction()
+        for record in records:
+            await producer.send(installation.names.name(record.topic), record.value, key=record.key)
+        await (producer.abort_transaction() if abort else producer.commit_transaction())
+
+    with WorkerProcess(installation, tmp_path) as process:
+        await process.until_said("claimed 8 shards")
+        for number in range(20):
+            await transaction(
+                [purchase(account, f"{number}-{n}", moment(number), 100) for n in range(number % 3 + 1)],
+                abort=number % 4 == 1,
+            )
+        # on a quiet topic, nothing but a marker follows
+        await transaction([purchase(account, "aborted", moment(1), 10**9)], abort=True)
+        await installation.tick(moment(200))
+        changes = await check(installation)
+        assert [told.current for told in changes[account]] == ["key"]
+        kept = [number % 3 + 1 for number in range(20) if number % 4 != 1]
+        assert changes[account][0].data["rolling_revenue_minor"] == 100 * sum(kept)
+        bounds = await installation.reader.bounds([(topic, 0) for topic in EVENT_TOPICS])
+        assert bounds[Topic.PURCHASES, 0].end > sum(kept) + 20
+        assert (await installation.state()).account_shards[0].progress[Topic.PURCHASES] == bounds[
+            Topic.PURCHASES, 0
+        ].end
+        process.check()
+    await producer.stop()
