@@ -156,7 +156,9 @@ class Account:
             self.day = day
             return None
         stage, revenue, from_day = self.stage(policy.new_start_days), self.revenue_minor, self.day
-        change, ledger_due = self.history.advance(from_day, day, policy.window_days)
+        change, ledger_due = (
+            self.history.advance(from_day, day, policy.window_days) if self.history else (0, None)
+        )
         self.revenue_minor += change
         self.day = day
         graduation = self.first_purchase_day + policy.new_start_days
@@ -238,7 +240,7 @@ def entry_id_of(event: Event) -> bytes:
 
     Ids are told apart by topic: the log does not say which of two topics came first.
     """
-    kind = b"s" if isinstance(event, Signup) else b"e" if isinstance(event, Engagement) else b"p"
+    kind = b"p" if isinstance(event, Purchase) else b"e" if isinstance(event, Engagement) else b"s"
     return blake2b(event.event_id.encode(), digest_size=ID_SIZE, key=kind).digest()
 
 

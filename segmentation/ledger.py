@@ -51,6 +51,10 @@ class Ledger:
         """Numbers of blocks dropped since `saved`."""
         self.index_changed = False
 
+    def __bool__(self) -> bool:
+        """Whether there is any entry. O(1)."""
+        return bool(self.open or self.closed)
+
     def index(self) -> bytes:
         """The summaries of the closed blocks, for storing. O(closed entries / 32)."""
         parts: list[bytes] = []

@@ -173,47 +173,49 @@ class Population:
         Returns the changes, displaced accounts included, and every member that is different now.
         """
         taken: dict[str, Standing] = {}
-        stages: dict[str, str] = {}
-        revenues: dict[str, int] = {}
-        ranked: list[tuple[str, int | None]] = []
+        before: dict[str, tuple[str, int]] = {}
+        members = self.members
         for standing in standings:
-            member = self.members.get(standing.account_id)
+            account_id = standing.account_id
+            member = members.get(account_id)
             if member is None:
-                member = self.members[standing.account_id] = Member(standing.account_id)
+                member = members[account_id] = Member(account_id)
             if (standing.version, standing.day) <= (member.version, member.day):
                 # Told twice; or the sender went back in time and reads its topics in another order: of as many
                 # records the ones it read first may be others. It will come to all of them again.
                 continue
-            if standing.account_id not in taken:
-                stages[standing.account_id] = member.stage
-                revenues[standing.account_id] = member.revenue_minor
-            taken[standing.account_id] = standing
+            if account_id not in taken:
+                before[account_id] = member.stage, member.revenue_minor
+            taken[account_id] = standing
             member.version, member.day = standing.version, standing.day
             member.stage, member.revenue_minor = standing.stage, standing.revenue_minor
+        ranked: list[tuple[str, int | None]] = []
         for account_id, standing in taken.items():
-            is_ranked = standing.stage == Stage.ESTABLISHED and standing.revenue_minor > 0
-            if is_ranked or self.members[account_id].tier is not None:
-                ranked.append((account_id, standing.revenue_minor if is_ranked else None))
+            if standing.stage == Stage.ESTABLISHED and standing.revenue_minor > 0:
+                ranked.append((account_id, standing.revenue_minor))
+            elif members[account_id].tier is not None:
+                ranked.append((account_id, None))
         cutoffs = self.tiers.cutoffs()
         moves = {move.account: move for move in self.tiers.apply(ranked)}
         for account_id, move in moves.items():
-            self.members[account_id].tier = move.current
-        touched = [self.members[account_id] for account_id in taken.keys() | moves.keys()]
+            members[account_id].tier = move.current
+        touched = [members[account_id] for account_id in taken.keys() | moves.keys()]
         if self.muted:
             return [], touched
+        changed = [member for member in touched if member.segment != member.current_segment]
         changes = []
-        for member in sorted(touched, key=_by_account_id):
-            if member.current_segment == member.segment:
-                continue
+        for member in sorted(changed, key=_by_account_id):
             account_id = member.account_id
-            move_or_none, standing_or_none = moves.get(account_id), taken.get(account_id)
-            kind = self._kind(member, move_or_none, standing_or_none, stages.get(account_id))
-            own = standing_or_none if kind != CauseKind.BOUNDARY_MOVED else None
+            own_move, own = moves.get(account_id), taken.get(account_id)
+            stage, revenue_minor = before.get(account_id, (member.stage, member.revenue_minor))
+            kind = self._kind(member, own_move, own, stage)
+            if kind is CauseKind.BOUNDARY_MOVED:
+                own = None
             cause = ChangeCause(
                 kind,
                 own.event_id if own else None,
-                member.revenue_minor - revenues.get(account_id, member.revenue_minor),
-                self._cutoff_change(move_or_none, cutoffs),
+                member.revenue_minor - revenue_minor,
+                self._cutoff_change(own_move, cutoffs),
             )
             changes.append(self._change(member, cause, _effective_at_us(own, clock_us)))
         return changes, touched
@@ -259,7 +261,7 @@ class Population:
         return member
 
     def _kind(
-        self, member: Member, move: Move | None, standing: Standing | None, stage_before: str | None
+        self, member: Member, move: Move | None, standing: Standing | None, stage_before: str
     ) -> CauseKind:
         if standing is None:
             return CauseKind.BOUNDARY_MOVED
@@ -287,8 +289,12 @@ class Population:
         previous, member.segment = member.segment, member.current_segment
         member.sequence += 1
         member.effective_at_us = max(member.effective_at_us, effective_at_us)
-        ranked = member.tier is not None
-        distance = self.tiers.distance(member.account_id) if ranked else None
+        revenue_minor, tiers = member.revenue_minor, self.tiers
+        position_revenue = position_accounts = up = down = None
+        if member.tier is not None:
+            position_revenue = Share(*tiers.position(revenue_minor, Basis.REVENUE))
+            position_accounts = Share(*tiers.position(revenue_minor, Basis.ACCOUNTS))
+            up, down = tiers.distance(member.account_id)
         return Change(
             account_id=member.account_id,
             population=self.name,
@@ -298,12 +304,12 @@ class Population:
             direction=direction_of(previous, member.segment),
             cause=cause,
             lapsed=member.lapsed,
-            rolling_revenue_minor=member.revenue_minor,
-            position_revenue=Share(*self.tiers.position(member.revenue_minor, Basis.REVENUE)) if ranked else None,
-            position_accounts=Share(*self.tiers.position(member.revenue_minor, Basis.ACCOUNTS)) if ranked else None,
-            cutoffs_minor=self.tiers.cutoffs(),
-            to_next_tier_up_minor=distance.up if distance else None,
-            to_next_tier_down_minor=distance.down if distance else None,
+            rolling_revenue_minor=revenue_minor,
+            position_revenue=position_revenue,
+            position_accounts=position_accounts,
+            cutoffs_minor=tiers.cutoffs(),
+            to_next_tier_up_minor=up,
+            to_next_tier_down_minor=down,
             effective_at_us=member.effective_at_us,
         )
 

@@ -19,7 +19,9 @@ _ANNOUNCED = 1
 _MEMBER = Struct(f"<BBBHIQq{_INTEGER_SIZE}s")
 """Stage, tier, segment, day, sequence, version, effective at, revenue. The population's name follows."""
 _STAGES = tuple(Stage)
+_STAGE_CODES: dict[str, int] = {stage: code for code, stage in enumerate(_STAGES)}
 _SEGMENTS = tuple(Segment)
+_SEGMENT_CODES: dict[str, int] = {segment: code for code, segment in enumerate(_SEGMENTS)}
 _NONE = 255
 
 
@@ -68,9 +70,9 @@ def encode_member(member: Member, population: str) -> bytes:
     """A member of a population. 39 bytes and the population's name."""
     return (
         _MEMBER.pack(
-            _STAGES.index(Stage(member.stage)),
+            _STAGE_CODES[member.stage],
             _NONE if member.tier is None else member.tier,
-            _NONE if member.segment is None else _SEGMENTS.index(member.segment),
+            _NONE if member.segment is None else _SEGMENT_CODES[member.segment],
             member.day,
             member.sequence,
             member.version,

@@ -18,7 +18,7 @@ from state.keys import ShardKeys, StageName, shard_keys
 SCHEMA_VERSION = 1
 """Of everything this package stores. A worker refuses a store with another one."""
 
-OUTBOX_READ_MAX = 1_000
+OUTBOX_READ_MAX = 500
 """Outgoing records read at once after a claim."""
 
 

@@ -32,15 +32,6 @@ _KINDS: dict[Topic, Literal["purchase", "signup", "engagement"]] = {
 }
 
 
-class _Before(NamedTuple):
-    """An account as a batch found it, and what bringing it to the day did."""
-
-    stage: str
-    revenue_minor: int
-    due_day: int
-    advanced: Reason | None
-
-
 class _HeldTick(NamedTuple):
     record: Record
     tick: Tick | None
@@ -161,16 +152,16 @@ class AccountShard(Shard):
     ) -> list[Standing]:
         """Apply the events to the accounts. Returns the standings that are different now."""
         policy, day, new_start_days = self.policy, self.day, self.policy.new_start_days
-        before: dict[str, _Before] = {}
+        before: dict[str, tuple[Account, str, int, int, Reason | None]] = {}
         causes: dict[str, Event] = {}
         duplicates = 0
         for event, entry_id in events:
             account_id = event.account_id
             account = accounts[account_id]
             if account_id not in before:
-                stage, revenue = account.stage(new_start_days), account.revenue_minor
+                stage, revenue_minor = account.stage(new_start_days), account.revenue_minor
                 due_day = account.due_day if account.records else NEVER  # a new one is in no due index yet
-                before[account_id] = _Before(stage, revenue, due_day, account.advance(day, policy))
+                before[account_id] = account, stage, revenue_minor, due_day, account.advance(day, policy)
             if account.apply(event, entry_id, policy):
                 causes[account_id] = event
             else:
@@ -178,15 +169,15 @@ class AccountShard(Shard):
         counts["duplicates"] += duplicates
         counts["applied"] += len(events) - duplicates
         standings = []
-        for account_id, was in before.items():
-            account = accounts[account_id]
+        due = commit.due
+        for account_id, (account, stage_before, revenue_minor, due_day, advanced) in before.items():
             stage = account.stage(new_start_days)
             if day != NO_DAY and (
-                not account.announced or account.revenue_minor != was.revenue_minor or stage != was.stage
+                account.revenue_minor != revenue_minor or stage is not stage_before or not account.announced
             ):
-                standings.append(_standing(account, stage, was.advanced, causes.get(account_id)))
-            if account.due_day != was.due_day:
-                commit.due[account_id] = account.due_day if account.due_day != NEVER else None
+                standings.append(_standing(account, stage, advanced, causes.get(account_id)))
+            if account.due_day != due_day:
+                due[account_id] = account.due_day if account.due_day != NEVER else None
         return standings
 
     def _write(self, accounts: Iterable[Account], topic: Topic | None, commit: Commit) -> None:

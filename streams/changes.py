@@ -131,8 +131,8 @@ class ChangeWriter:
 
 
 def _fraction(share: Share | None) -> float | None:
-    """For people and charts; tiers are decided on the exact fraction."""
-    return None if share is None else round(share.above / share.total, 9) if share.total else 0.0
+    """For people and charts; tiers are decided on the exact fraction. Cut off, so that it never reaches a boundary."""
+    return None if share is None else share.above * 10**9 // share.total / 10**9
 
 
 def cloud_event(headers: Headers, value: bytes | None) -> dict[str, Any]:

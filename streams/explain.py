@@ -173,7 +173,7 @@ async def _changes(reader: LogReader, account_id: str) -> list[ChangeData]:
 
 def _position(tiers: Tiers, member: Member, basis: Basis) -> float:
     above, total = tiers.position(member.revenue_minor, basis)
-    return round(above / total, 9)
+    return above * 10**9 // total / 10**9
 
 
 def _date(day: int) -> str:

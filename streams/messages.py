@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-import msgpack  # type: ignore[import-untyped]
+import msgpack
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 

@@ -5,8 +5,8 @@ import gc
 import logging
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -74,7 +74,7 @@ class Worker:
             stack.callback(self._datadir.cleanup)
             await stack.enter_async_context(self.reader)
             await self.prepare(rebuild=rebuild)
-            _tune_garbage_collector()
+            stack.enter_context(_few_garbage_collections())
             self._failure = asyncio.get_running_loop().create_future()
             ticker = asyncio.create_task(self._tick()) if self.settings.clock == "wall" else None
             self.app.finalize()
@@ -245,6 +245,7 @@ class Worker:
         except Exception as error:
             self._failed(error)
             raise
+        gc.freeze()  # what was loaded stays
         log.info("claimed %d shards", len(wanted))
         return {
             TP(self.names.name(topic), partition): offset
@@ -346,8 +347,13 @@ def _faust_credentials(settings: Settings) -> Any:
     )
 
 
-def _tune_garbage_collector() -> None:
+@contextmanager
+def _few_garbage_collections() -> Iterator[None]:
     """Accounts are many, small and free of cycles: with the default thresholds looking at them costs 9 us an event."""
-    gc.collect()
-    gc.freeze()
+    thresholds = gc.get_threshold()
     gc.set_threshold(50_000, 50, 100)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()

@@ -1,6 +1,7 @@
 """Replaying a log: where its lines go, how its time passes, and that nothing is left behind."""
 
 import asyncio
+import csv
 import json
 import os
 import random
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from aiokafka.structs import ConsumerRecord
 
 from streams.embedded import Embedded
 from streams.instants import parse_instant
@@ -52,7 +54,7 @@ def test_a_line_that_is_not_json_goes_somewhere_too(line: bytes) -> None:
 
 
 def generated(days: int, seed: int = 1) -> list[dict[str, object]]:
-    """A log over a year and a half: purchases, refunds, signups and engagements of 60 accounts, in order."""
+    """A log over so many days: purchases, refunds, signups and engagements of 60 accounts, in order."""
     chance = random.Random(seed)
     begin = datetime(2022, 1, 1, tzinfo=UTC)
     events: list[dict[str, object]] = []
@@ -88,12 +90,18 @@ def fields(out: str) -> dict[str, float]:
 @pytest.mark.parametrize("options", [[], ["--as-fast-as-possible"]], ids=["by event time", "as fast as possible"])
 def test_an_embedded_replay_is_right_and_leaves_nothing_behind(tmp_path: Path, options: list[str]) -> None:
     """0 mismatches, until the window is empty; exported; then no process and no temporary file is there any more."""
-    events = generated(days=120)
-    lines = written(tmp_path / "log.jsonl", [*events, *events[:50]])
+    policy = tmp_path / "policy.toml"
+    rules = Path("examples/policy.toml").read_text()
+    policy.write_text(
+        rules.replace("window_days = 365", "window_days = 50").replace("start_days = 90", "start_days = 9")
+    )
+    events = generated(days=60)
+    lines = written(tmp_path / "log.jsonl", [*events, *events[-50:]])
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     process = start(
-        *("replay", lines, "--embedded", "--verify", "--until", "2023-06-01", "--export", tmp_path / "export"),
+        *("replay", lines, "--embedded", "--verify", "--until", "2022-04-25", "--policy", policy),
+        *("--export", tmp_path / "export"),
         *options,
         values={"TMPDIR": str(temporary)},
     )
@@ -110,8 +118,9 @@ def test_an_embedded_replay_is_right_and_leaves_nothing_behind(tmp_path: Path, o
     assert len(accounts) == 1 + found["accounts"]
     changes = (tmp_path / "export" / "changes.jsonl").read_text().splitlines()
     assert len(changes) == found["changes"]
-    last = {event["subject"]: event["data"] for event in map(json.loads, changes)}
-    assert all(data["lapsed"] or data["current_segment"] == "prospect" for data in last.values())
+    rows = list(csv.DictReader(accounts))
+    assert {row["rolling_revenue_minor"] for row in rows} == {"0"}
+    assert {row["lapsed"] for row in rows if row["stage"] == "established"} == {"true"}
 
 
 async def test_an_interrupted_replay_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -191,15 +200,15 @@ async def test_time_passes_midnight_by_midnight(embedded: Embedded, tmp_path: Pa
         assert caused[event["event_id"]]["current_segment"] == "new_start"
 
 
-def at(record: object) -> int:
+def at(record: ConsumerRecord) -> int:
     """When the event in a record happened."""
-    return parse_instant(json.loads(record.value)["occurred_at"])  # type: ignore[attr-defined]
+    return parse_instant(json.loads(record.value)["occurred_at"])
 
 
-async def records(servers: Embedded, values: dict[str, str]) -> tuple[list[object], list[object], list[object]]:
+async def records(servers: Embedded, values: dict[str, str]) -> tuple[list[ConsumerRecord], ...]:
     """What is in the topics of ticks, purchases and changes, in order by partition."""
     settings = Settings(kafka_bootstrap_servers=servers.kafka, topic_prefix=values["RESEGMENT_TOPIC_PREFIX"])
-    found: dict[Topic, list[object]] = {Topic.TICKS: [], Topic.PURCHASES: [], Topic.SEGMENT_CHANGES: []}
+    found: dict[Topic, list[ConsumerRecord]] = {Topic.TICKS: [], Topic.PURCHASES: [], Topic.SEGMENT_CHANGES: []}
     async with LogReader(settings.kafka_arguments(), settings.topic_prefix) as reader:
         async for topic, record in reader.read({(topic, number): 0 for topic in found for number in range(2)}):
             found[topic].append(record)
