@@ -1,4 +1,4 @@
-"""A Resegment worker that knows what CPU each of its parts takes. Settings come from the environment, as for any worker.
+"""A Resegment worker that knows what CPU each of its parts takes; its settings come from the environment.
 
 On SIGTERM it prints one line of JSON: CPU seconds by part, from the first batch on, and memory.
 """

@@ -1,4 +1,4 @@
-"""The obvious program: one Faust agent that validates, adds up in Redis and sends on, event by event. No tiers at all."""
+"""The obvious program: one Faust agent that validates, adds up in Redis and sends on, event by event; no tiers."""
 
 import os
 

@@ -7,8 +7,8 @@ One after the other, on the same broker and store:
     b   one plain Faust agent that adds up in Redis event by event and knows no tiers
     c   as a1, with accounts that have a purchase on each of 364 days
 
-Each reads what was published before it starts, as fast as it can; a then also runs at half of that rate, to see how long
-a purchase takes to become a change. Only ratios within one run mean anything: the machine is shared and noisy.
+Each reads what was published before it starts, as fast as it can; a then also runs at half of that rate, to see how
+long a purchase takes to become a change. Only ratios within one run mean anything: the machine is shared and noisy.
 """
 
 import argparse
@@ -116,7 +116,9 @@ class Bench:
         await admin.close()
 
     @asynccontextmanager
-    async def worker(self, settings: Settings, module: str, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    async def worker(
+        self, settings: Settings, module: str, *arguments: str
+    ) -> AsyncIterator[asyncio.subprocess.Process]:
         """A child process, ended by SIGTERM."""
         environment = os.environ | {
             "RESEGMENT_KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
@@ -146,7 +148,8 @@ class Bench:
         today = wall_clock_us() // MICROSECONDS_PER_DAY
         template = Account("")
         for day in range(today - DAYS + 1, today - DAYS + 1 + days):
-            event = Purchase("", f"seed-{day}", day * MICROSECONDS_PER_DAY, day, 1_000, False)
+            amount_minor = 1_000 * DAYS // days  # the same revenue, however many days it comes from
+            event = Purchase("", f"seed-{day}", day * MICROSECONDS_PER_DAY, day, amount_minor, False)
             template.apply(event, entry_id_of(event), policy)
         history = template.history
         closed = {str(block.number): history.blocks[block.number] for block in history.closed}
@@ -222,7 +225,7 @@ class Bench:
             while not (first := int(await redis.get("plain:events") or 0)):
                 await asyncio.sleep(0.01)
             start, cpu = time.monotonic(), _cpu_seconds(process.pid)
-            while int(await redis.get("plain:events")) < events:
+            while int(await redis.get("plain:events") or 0) < events:
                 await asyncio.sleep(0.05)
             seconds, cpu = time.monotonic() - start, _cpu_seconds(process.pid) - cpu
         await redis.aclose()
@@ -297,7 +300,8 @@ async def main() -> None:
     options = parser.parse_args()
     only = set(options.only.split(","))
     with servers() as (kafka, redis_url, are_real):
-        print(f"on {'Apache Kafka and Redis' if are_real else 'the embedded broker and store'}, {os.cpu_count()} cores:")
+        what = "Apache Kafka and Redis" if are_real else "the embedded broker and store"
+        print(f"on {what}, {os.cpu_count()} cores:", flush=True)
         bench = Bench(kafka, redis_url, transactions=are_real, events=options.events, accounts=options.accounts)
         results: dict[str, Result] = {}
         for name, seed_days in (("a", 0), ("a1", 1), ("c", DAYS)):

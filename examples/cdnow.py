@@ -8,6 +8,7 @@ make it as untidy as real deliveries are. The end state must be the same.
 """
 
 import sys
+from contextlib import nullcontext
 from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated
@@ -34,13 +35,14 @@ def main(
     try:
         lines = read_lines(data or data_file(), last_day=last_day)
         lines = disturbed(lines, shuffle_days=shuffle_days, duplicates_percent=duplicates, seed=seed)
-        with output.open("wb") if output else sys.stdout.buffer as file:
+        with output.open("wb") if output else nullcontext(sys.stdout.buffer) as file:
             file.writelines(line.payload + b"\n" for line in lines)
     except (CdnowMissing, OSError, ValueError) as error:
         print(error, file=sys.stderr)
         raise typer.Exit(2) from None
     if output:
-        print(f"{len(lines):,} events, {lines[0].occurred_at:%Y-%m-%d} to {lines[-1].occurred_at:%Y-%m-%d}: {output}")
+        days = sorted({line.occurred_at.date() for line in lines})
+        print(f"{len(lines):,} events from {days[0]} to {days[-1]} in {output}")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ class ShardKeys(NamedTuple):
     """The keys of one shard."""
 
     meta: str
-    """Hash: owner, progress, commits, state, told."""
+    """Hash: owner, progress, commits, state, told, trimmed."""
     documents: str
     """Hash: one document for each account."""
     history: str

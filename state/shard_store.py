@@ -84,6 +84,10 @@ class ShardStore:
         self._owner = ""
         self._expected = b""
         self._commits = 0
+        self._commits_read = 0
+        """Commits when the outbox was read last."""
+        self._trimmed = 0
+        """Outgoing records trimmed so far, by all owners."""
 
     async def create(self, progress: Mapping[str, int] = _NOTHING, state: Mapping[str, Any] = _NOTHING) -> bool:
         """Make the shard, without any account. Returns False, and changes nothing, where it is there already."""
@@ -102,8 +106,9 @@ class ShardStore:
         found = await self._claim(keys=[self.keys.meta], args=[owner])
         if not found or found[0] is None:
             raise NoSuchShard(f"{self.stage} shard {self.partition}: nothing at {self.keys.meta}")
-        *parts, commits = found
+        *parts, commits, trimmed = found
         self._owner, self._expected, self._commits = owner, parts[0], int(commits or 0)
+        self._commits_read, self._trimmed = self._commits, int(trimmed or 0)
         return Claim(*(orjson.loads(value) if value else {} for value in parts))
 
     async def peek(self) -> Claim | None:
@@ -166,10 +171,14 @@ class ShardStore:
 
     async def outbox(self) -> list[bytes]:
         """The outgoing records that are not trimmed yet, oldest first, at most OUTBOX_READ_MAX. Raises Refused."""
-        found = await self._outbox(keys=[self.keys.meta, self.keys.outbox], args=[self._owner, OUTBOX_READ_MAX])
+        found = await self._outbox(
+            keys=[self.keys.meta, self.keys.outbox], args=[self._owner, OUTBOX_READ_MAX, self._trimmed]
+        )
         if found is None:
             raise Refused(f"{self.stage} shard {self.partition}")
-        return cast(list[bytes], found)
+        commits, records = found
+        self._commits_read = int(commits)
+        return cast(list[bytes], records)
 
     async def outbox_size(self) -> int:
         """How many outgoing records wait."""
@@ -178,9 +187,11 @@ class ShardStore:
     async def trim(self, count: int, told: Mapping[str, int] | None = None) -> None:
         """Drop the oldest count outgoing records, which are published. Raises Refused, and then nothing was dropped."""
         if not await self._trim(
-            keys=[self.keys.meta, self.keys.outbox], args=[self._owner, count, encode(told) if told else b""]
+            keys=[self.keys.meta, self.keys.outbox],
+            args=[self._owner, self._commits_read, self._trimmed, count, encode(told) if told else b""],
         ):
             raise Refused(f"{self.stage} shard {self.partition}")
+        self._trimmed += count
 
 
 def encode(value: Mapping[str, Any]) -> bytes:

@@ -7,9 +7,9 @@ import orjson
 from pydantic import BaseModel, ConfigDict
 
 from segmentation.population import Change, Share
+from streams.instants import format_instant
 from streams.messages import Headers, Mode, Outgoing, header
 from streams.topics import Topic
-from streams.instants import format_instant
 
 CHANGE_TYPE = "resegment.segment.changed.v1"
 SOURCE = "resegment"

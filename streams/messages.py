@@ -70,11 +70,7 @@ class Standings(NamedTuple):
 
     def brings(self, known: "Reached | None") -> bool:
         """Whether this holds anything that a shard which was brought as far as `known` has not taken yet."""
-        if known is None:
-            return True
-        if any(offset > known.progress.get(topic, 0) for topic, offset in self.progress.items()):
-            return True
-        return (self.cursor or _NO_CURSOR) > (known.cursor or _NO_CURSOR)
+        return Reached(self.progress, self.cursor).is_ahead_of(known)
 
 
 class Reached(NamedTuple):
@@ -82,6 +78,18 @@ class Reached(NamedTuple):
 
     progress: dict[str, int]
     cursor: tuple[int, str] | None
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> "Reached":
+        """From its JSON form, as it is stored."""
+        cursor = document["cursor"]
+        return cls(document["progress"], (cursor[0], cursor[1]) if cursor else None)
+
+    def is_ahead_of(self, known: "Reached | None") -> bool:
+        """Whether this is further in anything. After the store went back in time two may be ahead of each other."""
+        if known is None or any(offset > known.progress.get(topic, 0) for topic, offset in self.progress.items()):
+            return True
+        return (self.cursor or _NO_CURSOR) > (known.cursor or _NO_CURSOR)
 
 
 _NO_CURSOR = (0, "")

@@ -14,7 +14,7 @@ from state.shard_store import Claim, Commit, ShardStore
 from streams.changes import INPUT_OFFSET, ChangeData, ChangeWriter
 from streams.dead_letters import dead_letter
 from streams.instants import parse_instant
-from streams.messages import Mode, Outgoing, Reached, Standings, decode_standings, header
+from streams.messages import Mode, Outgoing, Reached, Standings, decode_outgoing, decode_standings, header
 from streams.shard import Record, Shard
 from streams.topics import Topic
 
@@ -56,13 +56,12 @@ class RankingShard(Shard):
         )
         self.changes: int = state.get("changes", 0)
         self.sources: dict[str, Reached] = {
-            source: Reached(reached["progress"], tuple(reached["cursor"]) if reached["cursor"] else None)
-            for source, reached in state.get("sources", {}).items()
+            source: Reached.of(reached) for source, reached in state.get("sources", {}).items()
         }
         self.muted_until: int = state.get("muted_until", 0)
         """Offset of the standings up to which the world was already told: until it is reached nothing is announced."""
         self.rebuild_until: dict[str, dict[str, int]] = state.get("rebuild_until", {})
-        """Rebuilding: where the inputs of each source ended when that began. Nothing is announced before all got there."""
+        """Rebuilding: where each source's inputs ended when that began. Nothing is announced before all got there."""
         members: dict[str, list[Member]] = {}
         async for account_id, document in self.store.scan("documents"):
             member, population = decode_member(account_id, document)
@@ -85,7 +84,8 @@ class RankingShard(Shard):
     def _must_be_silent(self, position: int) -> bool:
         """Whether the world was told more than this shard knows at a position of its input."""
         return position < self.muted_until or any(
-            source not in self.sources or any(self.sources[source].progress.get(topic, 0) < end for topic, end in ends.items())
+            source not in self.sources
+            or any(self.sources[source].progress.get(topic, 0) < end for topic, end in ends.items())
             for source, ends in self.rebuild_until.items()
         )
 
@@ -102,12 +102,14 @@ class RankingShard(Shard):
         """
         self._learned: list[tuple[Member, str]] = []
         until = self.muted_until
+        sequences: dict[str, int] = {}
         async for record in self._read_told(told):
             if record.value is None:
                 continue
             data = ChangeData.model_validate_json(record.value)
             if self._partition_of(data.population) != self.partition:
                 continue
+            sequences[data.account_id] = max(data.sequence, sequences.get(data.account_id, 0))
             member = self._population(data.population).was_told(
                 data.account_id,
                 data.sequence,
@@ -125,6 +127,26 @@ class RankingShard(Shard):
             self.muted_until = until
             for population in self.populations.values():
                 population.muted = self._is_muted
+        if self.publisher.is_atomic:
+            await self._drop_what_was_told(sequences)
+
+    async def _drop_what_was_told(self, sequences: Mapping[str, int]) -> None:
+        """Take changes out of the outbox that the world was told, though the store does not know it.
+
+        Told again they might follow later ones, and who reads the compacted topic would take them for the latest.
+        """
+
+        def was_told(entry: bytes) -> bool:
+            record = decode_outgoing(entry)
+            account_id, _, sequence = (header(record.headers, "ce_id") or "").rpartition(":")
+            return Topic.SEGMENTS in record.topics and sequences.get(account_id, 0) >= int(sequence)
+
+        while entries := await self.store.outbox():
+            # what stands before a record that was told was published, too
+            count = max((number for number, entry in enumerate(entries, 1) if was_told(entry)), default=0)
+            if not count:
+                break
+            await self.store.trim(count)
 
     def _state(self) -> dict[str, Any]:
         return {

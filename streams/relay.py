@@ -36,6 +36,9 @@ Told = dict[str, int]
 class Publisher(Protocol):
     """Takes records to the broker."""
 
+    is_atomic: bool
+    """Whether all records of a call are published, or none."""
+
     async def claim(self) -> None:
         """From now on whatever an earlier owner still sends is refused, where the broker can do that."""
 
@@ -48,6 +51,8 @@ class Publisher(Protocol):
 
 class TransactionalPublisher:
     """One transaction for all records of a call, by one transactional id for each shard: a later claim fences this."""
+
+    is_atomic = True
 
     def __init__(self, kafka_arguments: dict[str, Any], transactional_id: str, names: TopicNames) -> None:
         self._arguments = kafka_arguments
@@ -90,6 +95,8 @@ class TransactionalPublisher:
 class PlainPublisher:
     """For a broker that knows no producer ids: nothing is fenced, so one worker is the limit."""
 
+    is_atomic = False
+
     def __init__(self, kafka_arguments: dict[str, Any], names: TopicNames) -> None:
         self._arguments = kafka_arguments
         self._names = names
@@ -126,7 +133,7 @@ async def _stop(producer: AIOKafkaProducer) -> None:
 
 
 async def _send(producer: AIOKafkaProducer, records: list[Outgoing], names: TopicNames) -> Told:
-    """Records packed into the broker's batches by ourselves: the producer's own way costs four times as much a record."""
+    """Records packed into the broker's batches here: the producer's own way costs four times as much a record."""
     packed: dict[tuple[Topic, int], list[BatchBuilder]] = {}
     partitions = {topic: len(await producer.partitions_for(names.name(topic))) for topic in _topics(records)}
     for record in records:

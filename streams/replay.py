@@ -63,7 +63,7 @@ class Progress(NamedTuple):
     bytes: int
     """Of the lines read, with their ends."""
     clock_us: int | None
-    """Latest time among the events; None before the first."""
+    """What time it is in the log; None before the first event."""
 
 
 class Replayed(NamedTuple):
@@ -110,6 +110,8 @@ class Replayer:
         self._clock_us: int | None = None
         self._ticked_us: int | None = None
         self._ticks = 0
+        self._lines = 0
+        self._bytes = 0
 
     async def run(self, lines: Iterable[bytes]) -> Replayed:
         """Publish the lines, with the time they happened in, and return when the shards are done with all of it.
@@ -117,23 +119,26 @@ class Replayer:
         Lines of nothing but white space are no events. Raises ReplayRefused, NoProgress, KafkaError, RedisError.
         """
         await self._begin()
-        read = events = left_out = size = 0
+        events = left_out = 0
         for line in lines:
-            read += 1
-            size += len(line)
-            line = line.rstrip(b"\n")
-            if line.strip():
-                known = read_line(line)
+            payload = line.rstrip(b"\n")
+            if payload.strip():
+                known = read_line(payload)
                 if await self._pass_time(known.occurred_at_us):
-                    await self._writer.write(known.topic, known.key, line)
+                    await self._writer.write(known.topic, known.key, payload)
                     events += 1
                 else:
                     left_out += 1
-            if read % PROGRESS_LINES == 0:
-                self._progress(Progress(read, size, self._clock_us))
+            self._lines += 1
+            self._bytes += len(line)
+            if self._lines % PROGRESS_LINES == 0:
+                self._show_progress()
         await self._end()
-        self._progress(Progress(read, size, self._clock_us))
         return Replayed(events, left_out, self._ticks, self._ticked_us)
+
+    def _show_progress(self) -> None:
+        clock_us = max(self._clock_us or 0, self._ticked_us or 0) or None
+        self._progress(Progress(self._lines, self._bytes, clock_us))
 
     async def _begin(self) -> None:
         found = await self._shards.look()
@@ -187,6 +192,7 @@ class Replayer:
                 await self._tick(last_us)
         await self._writer.flush()
         await self._shards.until_at_rest(self._ends())
+        self._show_progress()
 
     async def _tick(self, at_us: int) -> None:
         ends = self._ends()
@@ -197,6 +203,7 @@ class Replayer:
         await self._writer.flush()
         self._ticked_us = at_us
         self._ticks += 1
+        self._show_progress()
 
     def _ends(self) -> Ends:
         """Where the log ends in each input: where it ended before, and what was published since."""

@@ -150,8 +150,8 @@ class Shard(ABC):
                     for topic in self.inputs
                 }
                 self.position = dict(self.progress)
-                await self.relay.restart(waiting=await self.store.outbox_size(), told=claim.told)
                 await self.load(claim)
+                await self.relay.restart(waiting=await self.store.outbox_size(), told=claim.told)
                 break
             except (Refused, ProducerFenced, KafkaError, RedisError, OSError) as error:
                 await backoff.wait(f"claiming {self}", error)

@@ -1,8 +1,8 @@
 """Faust reading whole batches, and resuming from where the shards' own state says.
 
 A plain Faust agent costs about 160 us a message, most of it four asyncio tasks for each message on its way from the
-consumer to the stream. Here what one poll brings of one partition travels as a single message, undecoded, so the cost is
-that of a batch. Written against faust-streaming 0.15.3; tests/streams/test_transport.py holds it to what is relied on.
+consumer to the stream. Here what one poll brings of one partition travels as a single message, undecoded, so the cost
+is that of a batch. Written against faust-streaming 0.15.3; tests/streams/test_transport.py holds it to that.
 """
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -26,9 +26,9 @@ Claim = Callable[[set[TP]], Awaitable[dict[TP, int]]]
 class Batch:
     """All records that one poll brought of one partition, in the shape that Faust expects of a record.
 
-    `start` and `end` are the consumer's positions before and after the poll. They differ from the records' offsets where
-    the log has transaction markers or was compacted, so only they can tell such a hole from a batch that was dropped on
-    its way. A batch without records says that the position moved over such a hole.
+    `start` and `end` are the consumer's positions before and after the poll. They differ from the records' offsets
+    where the log has transaction markers or was compacted, so only they can tell such a hole from a batch that was
+    dropped on its way. A batch without records says that the position moved over such a hole.
     """
 
     key = headers = checksum = None

@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from segmentation.account import NEVER
 from segmentation.events import MICROSECONDS_PER_DAY
 from state.keys import StageName, shard_keys
+from streams.messages import Reached
 from streams.topics import ACCOUNT_INPUTS, Topic
 
 POLL_SECONDS = 0.005
@@ -136,7 +137,10 @@ def _read(accounts: list[Any], ranking: list[Any]) -> ShardsNow:
         taken.update(known.get("sources", {}))
         if outbox or known.get("muted_until"):
             is_settled = False
-    if any(taken.get(source) != reached for source, reached in sent.items()):
+    # not: equal, as after the store went back in time the ranking stage may know more than was sent again
+    if any(
+        source not in taken or Reached.of(reached).is_ahead_of(Reached.of(taken[source])) for source, reached in sent.items()
+    ):
         is_settled = False
     fingerprint = hash(repr((accounts, ranking)))
     return ShardsNow(mode, clock_us, next_due_day, applied, is_settled, fingerprint)

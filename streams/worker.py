@@ -152,7 +152,7 @@ class Worker:
         beginnings = {}
         for number in numbers:
             beginnings[StageName.ACCOUNTS, number] = founding.Beginning({}, {"rebuild_until": ends[str(number)]})
-            # The account stage tells every standing again; the old ones, as far as they are still there, are not needed.
+            # The account stage tells every standing again; the old ones, if they are still there, are not needed.
             read_from = {str(Topic.STANDINGS): bounds[Topic.STANDINGS, number].end}
             beginnings[StageName.RANKING, number] = founding.Beginning(read_from, {"rebuild_until": ends})
         log.warning("rebuilding the state from the log; nothing is announced before it is where the log ends now")

@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+from pathlib import Path
 
 from pydantic import SecretStr
 
@@ -33,7 +34,12 @@ async def main() -> None:
 
     def confess() -> None:
         for task in asyncio.all_tasks():
-            task.print_stack(file=sys.stderr)
+            chain, waiting = [], task.get_coro()
+            while (frame := getattr(waiting, "cr_frame", None)) is not None:
+                chain.append(f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno} {frame.f_code.co_name}")
+                waiting = getattr(waiting, "cr_await", None)
+            if any(part.startswith(("shard.", "relay.", "worker.")) for part in chain):
+                print("waits:", " > ".join(chain), file=sys.stderr, flush=True)
 
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, leave)

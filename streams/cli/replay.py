@@ -29,8 +29,6 @@ from streams.settings import Settings
 from streams.topics import ACCOUNT_INPUTS, EVENT_TOPICS
 from streams.waiting import ShardsAtWork
 
-NO_CHECK: Callable[[], None] = lambda: None  # noqa: E731
-
 
 class ReplayOptions(NamedTuple):
     """What was asked for."""
@@ -54,7 +52,11 @@ async def run_replay(options: ReplayOptions) -> None:
                 await _replay(options, file, until_us, local.settings, local.policy, local.worker.check)
         else:
             settings = read_settings(policy=policy)
-            await _replay(options, file, until_us, settings, read_policy(settings), NO_CHECK)
+            await _replay(options, file, until_us, settings, read_policy(settings), _no_check)
+
+
+def _no_check() -> None:
+    """Workers of others cannot be looked at."""
 
 
 def parse_until(text: str) -> int:

@@ -18,6 +18,9 @@ log = logging.getLogger(__name__)
 LEAVE_SECONDS = DRAIN_SECONDS + 20
 """A worker that was asked to leave and is still there after this ends itself: what it owes is in the outbox."""
 
+ORPHAN_LEAVE_SECONDS = 3.0
+"""The same where the process that started it has died, and the servers with it."""
+
 
 def run_worker(
     *, policy: Path | None, clock: Literal["wall", "replay"] | None, rebuild: bool, until_input_ends: bool
@@ -46,6 +49,13 @@ def _say_what_happens() -> None:
         stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     logging.getLogger("streams").setLevel(logging.INFO)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_is_ours)
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Each service of the stream processor says that it starts and stops, in the name of some module of ours."""
+    return record.levelno > logging.INFO or not record.getMessage().startswith("[^")
 
 
 def _stop_on_signals() -> asyncio.Event:
@@ -56,23 +66,22 @@ def _stop_on_signals() -> asyncio.Event:
         if stop.is_set():
             os._exit(128 + number)
         log.info("%s: publishing what is decided, then leaving; once more ends it at once", number.name)
-        _leave_soon(stop)
+        _leave_within(LEAVE_SECONDS, stop)
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, received, number)
     return stop
 
 
-def _leave_soon(stop: asyncio.Event) -> None:
+def _leave_within(seconds: float, stop: asyncio.Event) -> None:
+    def give_up() -> None:
+        log.error("could not leave within %g s; ending. What was to be published waits in the outbox", seconds)
+        os._exit(CHECK_FAILED)
+
     stop.set()
-    timer = threading.Timer(LEAVE_SECONDS, _give_up)
+    timer = threading.Timer(seconds, give_up)
     timer.daemon = True
     timer.start()
-
-
-def _give_up() -> None:
-    log.error("could not leave within %g s; ending. What was to be published waits in the outbox", LEAVE_SECONDS)
-    os._exit(CHECK_FAILED)
 
 
 def _stop_when_input_ends(stop: asyncio.Event) -> None:
@@ -81,6 +90,6 @@ def _stop_when_input_ends(stop: asyncio.Event) -> None:
     def wait() -> None:
         while os.read(0, 4096):
             pass
-        loop.call_soon_threadsafe(_leave_soon, stop)
+        loop.call_soon_threadsafe(_leave_within, ORPHAN_LEAVE_SECONDS, stop)
 
     threading.Thread(target=wait, daemon=True).start()

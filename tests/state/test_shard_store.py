@@ -117,6 +117,17 @@ async def test_a_commit_is_refused_where_the_progress_differs(store: ShardStore)
     await store.commit(full_commit(PROGRESS | {"ticks": 4}, "y"))
 
 
+async def test_a_commit_is_refused_where_somebody_wrote_the_progress(store: ShardStore) -> None:
+    """Whatever else says that nothing happened: the offsets that were loaded are not the ones that are stored."""
+    await store.claim("one")
+    await store.commit(full_commit(PROGRESS))
+    await store.redis.hset(store.keys.meta, "progress", b'{"purchases":9}')
+    held = await keyspace(store.redis)
+    with pytest.raises(Refused):
+        await store.commit(full_commit(PROGRESS | {"ticks": 4}))
+    assert await keyspace(store.redis) == held
+
+
 async def test_a_commit_is_refused_where_only_due_work_was_lost(store: ShardStore) -> None:
     """Due work moves no offset on: a store that forgot it, and the standings it sent, went back in time."""
     await store.claim("one")
@@ -256,6 +267,51 @@ async def test_trimming_drops_what_was_read_and_nothing_newer(store: ShardStore)
     await store.trim(len(read))
     assert await store.outbox() == [*commit.outbox[OUTBOX_READ_MAX:], b"newest"]
     assert await store.outbox_size() == 3
+
+
+async def test_trimming_again_for_want_of_an_answer_drops_nothing_more(store: ShardStore) -> None:
+    """The client tries again what it has no answer to: the records were dropped, the next ones stay."""
+    await store.claim("one")
+    await store.commit(full_commit(PROGRESS))
+    await store.outbox()
+    twin = another(store)
+    vars(twin).update({name: value for name, value in vars(store).items() if isinstance(value, str | bytes | int)})
+    await twin.trim(1, {"0": 1})
+    held = await keyspace(store.redis)
+    await store.trim(1, {"0": 1})
+    assert await keyspace(store.redis) == held
+    assert await store.outbox() == [b"second x"]
+
+
+async def test_nothing_is_trimmed_where_the_records_that_were_read_are_lost(store: ShardStore) -> None:
+    """They are published, and the store does not know it: what it was told it must learn from the log."""
+    await store.claim("one")
+    earlier = await keyspace(store.redis)
+    await store.commit(full_commit(PROGRESS))
+    assert await store.outbox() == [b"first x", b"second x"]
+    await take_back(store.redis, earlier)
+    with pytest.raises(Refused):
+        await store.trim(2, {"0": 2})
+    assert await keyspace(store.redis) == earlier
+
+
+async def test_a_store_that_forgot_a_trim_is_found_out(store: ShardStore) -> None:
+    """Nobody committed since, but what was told went back: the shard is claimed again, and publishes again."""
+    await store.claim("one")
+    await store.commit(full_commit(PROGRESS))
+    earlier = await keyspace(store.redis)
+    await store.outbox()
+    await store.trim(1, {"0": 1})
+    await take_back(store.redis, earlier)
+    with pytest.raises(Refused):
+        await store.outbox()
+    with pytest.raises(Refused):
+        await store.trim(1, {"0": 2})
+    assert await keyspace(store.redis) == earlier
+    await store.claim("one again")
+    assert await store.outbox() == [b"first x", b"second x"]
+    await store.trim(2)
+    assert await store.outbox() == []
 
 
 async def test_a_commit_touches_its_own_shard_alone(redis: Redis) -> None:

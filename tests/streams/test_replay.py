@@ -6,12 +6,16 @@ import json
 import os
 import random
 import signal
+import subprocess
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psutil
 import pytest
 from aiokafka.structs import ConsumerRecord
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from streams.embedded import Embedded
 from streams.instants import parse_instant
@@ -123,17 +127,36 @@ def test_an_embedded_replay_is_right_and_leaves_nothing_behind(tmp_path: Path, o
     assert {row["lapsed"] for row in rows if row["stage"] == "established"} == {"true"}
 
 
+async def until_replaying(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Wait until days pass in an embedded replay. Returns its processes: broker, store, their guards and the worker."""
+    async with asyncio.timeout(60):
+        while True:
+            assert process.poll() is None, process.communicate()
+            children: list[psutil.Process] = psutil.Process(process.pid).children(recursive=True)
+            if len(children) == 5 and await has_ticked(children):
+                return children
+            await asyncio.sleep(0.02)
+
+
+async def has_ticked(children: list[psutil.Process]) -> bool:
+    """Whether the account stage on the store among these processes lives in a replay's time."""
+    for store in (child for child in children if "valkey" in child.name()):
+        for at in store.net_connections():
+            if at.status == psutil.CONN_LISTEN:
+                async with Redis(port=at.laddr.port) as redis:
+                    with suppress(RedisError):
+                        state = await redis.hget("{resegment:accounts:0}:meta", "state")
+                        return state is not None and b'"mode":"replay"' in state
+    return False
+
+
 async def test_an_interrupted_replay_leaves_nothing_behind(tmp_path: Path) -> None:
     """Ctrl-C in the middle of the days ends broker, store and worker, and removes their files."""
     lines = written(tmp_path / "log.jsonl", generated(days=3_000))
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     process = start("replay", lines, "--embedded", values={"TMPDIR": str(temporary)})
-    async with asyncio.timeout(60):
-        # broker, store, their two guards, and the worker
-        while len(children := psutil.Process(process.pid).children(recursive=True)) < 5:
-            assert process.poll() is None
-            await asyncio.sleep(0.02)
+    children = await until_replaying(process)
     process.send_signal(signal.SIGINT)
     done = finish(process)
     assert done.status == 128 + signal.SIGINT, done
@@ -147,10 +170,7 @@ async def test_a_killed_replay_leaves_no_process_behind(tmp_path: Path) -> None:
     """Even by kill -9: the servers have guards, and the worker sees its input end."""
     lines = written(tmp_path / "log.jsonl", generated(days=3_000))
     process = start("replay", lines, "--embedded", values={"TMPDIR": str(tmp_path)})
-    async with asyncio.timeout(60):
-        while len(children := psutil.Process(process.pid).children(recursive=True)) < 5:
-            assert process.poll() is None
-            await asyncio.sleep(0.02)
+    children = await until_replaying(process)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     _, alive = psutil.wait_procs(children, timeout=45)
