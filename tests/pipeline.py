@@ -26,6 +26,7 @@ from redis.asyncio import Redis
 from segmentation.policy import Policy
 from segmentation.population import Member
 from state.client import connect
+from state.keys import StageName, shard_keys
 from streams.dead_letters import DeadLetter, read_dead_letter
 from streams.instants import parse_instant
 from streams.log import LogReader
@@ -363,25 +364,26 @@ class InProcess:
 class WorkerProcess:
     """A worker as a process of its own, with its log in a file."""
 
-    def __init__(self, installation: Installation, directory: Path, name: str = "worker", **changes: Any) -> None:
-        directory.mkdir(exist_ok=True)
-        settings = installation.settings.model_copy(update=changes)
+    def __init__(self, installation: Installation, directory: Path, name: str = "worker") -> None:
+        settings = installation.settings
+        self.log = directory / f"{name}.log"
         document = settings.model_dump(mode="json") | {"redis_url": settings.redis_url.get_secret_value()}
-        self.log = directory / f"{name}-{uuid.uuid4().hex[:6]}.log"
+        self._process = self._started(["tests.worker_process"], dict(os.environ))
+        assert self._process.stdin is not None
+        given = {"settings": document, "policy": installation.policy.canonical()}
+        self._process.stdin.write(json.dumps(given).encode())
+        self._process.stdin.close()
+
+    def _started(self, module: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
         with self.log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.worker_process"],
+            return subprocess.Popen(
+                [sys.executable, "-m", *module],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=Path(__file__).parents[1],
-                env={**os.environ, "PYTHONFAULTHANDLER": "1"},
+                env=environment,
             )
-        assert self._process.stdin is not None
-        self._process.stdin.write(
-            json.dumps({"settings": document, "policy": installation.policy.canonical()}).encode()
-        )
-        self._process.stdin.close()
 
     def __enter__(self) -> Self:
         return self
@@ -433,14 +435,33 @@ class WorkerProcess:
         assert status is not None
         return status
 
-    async def until_said(self, text: str, times: int = 1) -> None:
-        """Return when its log has this text so often."""
+    async def until_said(self, text: str, *, after: int = 0) -> None:
+        """Return when its log has this text, behind so many characters."""
 
         async def said() -> bool:
             self.check()
-            return self.said().count(text) >= times
+            return text in self.said()[after:]
 
         await until(said, f"{text!r} in the log of the worker")
+
+
+class CommandProcess(WorkerProcess):
+    """A command of `resegment` as a process of its own, with the installation's settings in its environment."""
+
+    def __init__(self, installation: Installation, directory: Path, name: str, *arguments: str) -> None:
+        self.log = directory / f"{name}.log"
+        environment = os.environ | environment_of(installation.settings)
+        self._process = self._started(["streams.cli", *arguments], environment)
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    """The variables that say these settings."""
+    found = {}
+    for name, value in settings:
+        if value is not None:
+            plain = value.get_secret_value() if isinstance(value, SecretStr) else value
+            found[f"RESEGMENT_{name.upper()}"] = str(plain)
+    return found
 
 
 # -- what must hold -------------------------------------------------------------------------------------------------
@@ -646,6 +667,15 @@ async def _check_latest(installation: Installation, changes: Mapping[str, list[T
     assert {account: told.bytes for account, told in latest.items()} == {
         account: chain[-1].bytes for account, chain in changes.items()
     }
+
+
+async def outboxes(installation: Installation) -> list[str]:
+    """The keys of all outboxes."""
+    return [
+        shard_keys(installation.settings.redis_prefix, stage, number).outbox
+        for stage in StageName
+        for number in range(installation.partitions)
+    ]
 
 
 def day_of(at: datetime) -> int:

@@ -187,7 +187,8 @@ class KafkaServer(_Server):
         super().start()
 
     def _format(self) -> None:
-        tool = ["kafka.tools.StorageTool", "format", "--standalone", "--cluster-id", self._cluster_id]
+        # with "=": the id may begin with a hyphen
+        tool = ["kafka.tools.StorageTool", "format", "--standalone", f"--cluster-id={self._cluster_id}"]
         _run([*self._java, *tool, "--config", str(self._properties)])
 
 

@@ -15,6 +15,7 @@ from pydantic import SecretStr
 
 from segmentation.policy import Policy
 from state.client import connect
+from streams.cli.running import loop_factory
 from streams.settings import Settings
 from streams.worker import Worker
 
@@ -55,4 +56,5 @@ if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for chatty in ("faust", "mode"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    asyncio.run(main())
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(main())

@@ -9,9 +9,21 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaProducer
 
+from segmentation.policy import Policy
 from streams.topics import EVENT_TOPICS, Topic
 from tests.kafka.conftest import RealServers
-from tests.pipeline import Installation, Load, Sent, WorkerProcess, account_in, check, moment, purchase
+from tests.pipeline import (
+    CommandProcess,
+    Installation,
+    Load,
+    Sent,
+    WorkerProcess,
+    account_in,
+    check,
+    moment,
+    outboxes,
+    purchase,
+)
 
 PARTITIONS = 4
 
@@ -59,17 +71,20 @@ async def test_a_frozen_worker_wakes_up_and_harms_nobody(installation: Installat
     ):
         await frozen.until_said("claimed 4 shards")
         await other.until_said("claimed 4 shards")
-        for sleep in range(2):
+        for _ in range(2):
             sending = asyncio.create_task(load.run(30))
             told = len(await installation.changes())
-            await installation.until_told(lambda now, before=told: len(now) > before, "changes")  # type: ignore[misc]
+            await installation.until_told(lambda now, n=told: len(now) > n, "changes")  # type: ignore[misc]
+            before = len(other.said())
             frozen.signal(signal.SIGSTOP)
+            await other.until_said("claimed 8 shards", after=before)
             await sending
-            await other.until_said("claimed 8 shards", sleep + 1)
             sending = asyncio.create_task(load.run(30))
-            await installation.until_told(lambda now, before=told: len(now) > before + 20, "changes of the other")  # type: ignore[misc]
+            told = len(await installation.changes())
+            await installation.until_told(lambda now, n=told: len(now) > n + 5, "changes of the other")  # type: ignore[misc]
+            before = len(frozen.said())
             frozen.signal(signal.SIGCONT)
-            await frozen.until_said("claimed 4 shards", sleep + 2)
+            await frozen.until_said("claimed 4 shards", after=before)
             await sending
         await load.finish()
         await check(installation)
@@ -89,39 +104,55 @@ async def test_a_worker_that_is_asked_to_leave_hands_over_at_once(installation: 
         await staying.until_said("claimed 4 shards")
         sending = asyncio.create_task(load.run(60))
         await installation.until_told(lambda told: len(told) > 10, "changes")
+        before = len(staying.said())
         leaving.signal(signal.SIGTERM)
         began = clock()
         assert await leaving.ended() == 0
         assert clock() - began < 10
-        await staying.until_said("claimed 8 shards")
+        await staying.until_said("claimed 8 shards", after=before)
         assert clock() - began < 10
         await sending
         await load.finish()
         await check(installation)
 
 
-async def test_a_second_request_to_leave_is_obeyed_at_once(
-    installation: Installation, servers: RealServers, tmp_path: Path
-) -> None:
-    """Where draining has to wait for a broker that is away, a second SIGTERM ends the worker."""
+async def test_the_command_leaves_when_it_is_asked(servers: RealServers, tmp_path: Path) -> None:
+    """`resegment worker`: SIGTERM drains, status 0; where the broker does not answer, a second one ends it at once."""
     clock = asyncio.get_running_loop().time
-    with WorkerProcess(installation, tmp_path) as process:
-        await process.until_said("claimed 8 shards")
-        await installation.send(*(purchase(f"a{n}", "1", moment(0), n) for n in range(50)))
-        await installation.rest()
-        servers.kafka_server.pause()
-        try:
-            process.signal(signal.SIGTERM)
+    async with Installation(
+        servers,
+        partitions=PARTITIONS,
+        policy=Policy.default(),
+        kafka_transactions=True,
+        kafka_session_timeout_seconds=6.0,
+    ) as installation:
+        with CommandProcess(installation, tmp_path, "first", "worker") as process:
+            await process.until_said("claimed 8 shards")
+            await installation.send(*(purchase(f"a{n}", "1", moment(0), 100 + n) for n in range(500)))
+            await installation.tick(moment(100))
+            await installation.until_told(bool, "a change")
             process.signal(signal.SIGTERM)
             began = clock()
-            assert await process.ended() != 0
-            assert clock() - began < 2
-        finally:
-            servers.kafka_server.resume()
+            assert await process.ended() == 0
+            assert clock() - began < 10
+        assert not any([await installation.redis.llen(key) for key in await outboxes(installation)])
+        with CommandProcess(installation, tmp_path, "second", "worker") as process:
+            await process.until_said("claimed 8 shards")
+            await installation.rest()
+            servers.kafka_server.pause()
+            try:
+                process.signal(signal.SIGTERM)
+                await process.until_said("once more ends it at once")
+                process.signal(signal.SIGTERM)
+                began = clock()
+                assert await process.ended() == 128 + signal.SIGTERM
+                assert clock() - began < 2
+            finally:
+                servers.kafka_server.resume()
 
 
 async def test_inputs_written_in_transactions(installation: Installation, tmp_path: Path) -> None:
-    """Records of aborted transactions do not exist, and the holes that transactions leave hold up neither data nor time."""
+    """Records of aborted transactions do not exist, and the holes that markers leave hold up neither data nor time."""
     account = account_in(0, PARTITIONS, "acme")
     producer = AIOKafkaProducer(
         **installation.settings.kafka_arguments(), transactional_id=f"{installation.settings.kafka_group}-sender"

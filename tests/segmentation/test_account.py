@@ -378,8 +378,10 @@ def test_engagements_are_kept_for_their_horizon_only() -> None:
         stored.take([engagement(f"{day}.{n}", day) for n in range(7)])
         assert len(stored.engagements.blocks) <= 70 // OPEN_ENTRIES_MAX + 3
         stored.reopen()
-    assert stored.take([engagement("299.0", 299), engagement("291.6", 291)]) == [False, False]
-    assert stored.take([engagement("new", 288)]) == [True]
+    assert stored.take([engagement("299.0", 299), engagement("290.6", 290)]) == [False, False]
+    for _ in range(2):
+        assert stored.take([engagement("new", 290), engagement("too old to be remembered", 289)])[1]
+    assert stored.take([engagement("new", 290)]) == [False]
     assert stored.standing == Standing(Stage.PROSPECT, 0, NEVER)
 
 

@@ -95,7 +95,7 @@ class Model:
         self.sum += change
         self.day = day
         horizon = day - WINDOW_DAYS
-        assert all(day > horizon for day, _, _ in Ledger(self.ledger.open).entries()), "kept too long"
+        assert all(day > horizon for day, _, _ in Ledger(bytes(self.ledger.open)).entries()), "kept too long"
         sums = [self.sum_on(later) for later in range(day, day + 40)]
         assert self.sum == sums[0]
         assert due is None or due > day

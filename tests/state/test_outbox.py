@@ -16,6 +16,8 @@ from tests.state.conftest import PREFIX
 class MemoryLog:
     """A publisher into memory. It may break after it took records and before it says so, as a broker may."""
 
+    is_atomic = False
+
     def __init__(self) -> None:
         self.records: list[bytes] = []
         self.breaks_after: int | None = None

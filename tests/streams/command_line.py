@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 from streams.embedded import Embedded
 
+ROOT = Path(__file__).parents[2]
+POLICY = ROOT / "examples" / "policy.toml"
 PATIENCE_SECONDS = 60.0
 
 
@@ -47,7 +49,7 @@ def start(
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE if log is None else log.open("w"),
-        env={**own, "PYTHONPATH": str(Path(__file__).parents[2]), "COLUMNS": "200", **(values or {})},
+        env={**own, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **(values or {})},
         text=True,
     )
 

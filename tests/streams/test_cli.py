@@ -10,7 +10,7 @@ import pytest
 from streams.cli.console import escape, readable
 from streams.embedded import Embedded
 from streams.server_process import free_port
-from tests.streams.command_line import environment, is_one_line, resegment
+from tests.streams.command_line import POLICY, environment, is_one_line, resegment
 
 COMMANDS = (
     "demo", "dev", "topics create", "topics check", "worker", "replay", "send purchase", "send refund",
@@ -81,7 +81,7 @@ def test_a_wrong_setting_is_named() -> None:
 def test_a_wrong_policy_is_explained(tmp_path: Path) -> None:
     """The line names file and field."""
     policy = tmp_path / "policy.toml"
-    policy.write_text(Path("examples/policy.toml").read_text().replace("key = 30", "key = 31"))
+    policy.write_text(POLICY.read_text().replace("key = 30", "key = 31"))
     done = resegment("topics", "check", "--policy", policy)
     assert done.status == 2
     assert is_one_line(done.err)

@@ -13,7 +13,7 @@ import pytest
 
 from streams.embedded import Embedded
 from streams.topics import Topic
-from tests.streams.command_line import environment, finish, is_one_line, resegment, start, until_said
+from tests.streams.command_line import POLICY, environment, finish, is_one_line, resegment, start, until_said
 
 
 @asynccontextmanager
@@ -70,7 +70,7 @@ async def test_a_second_signal_ends_a_worker_at_once(values: dict[str, str], tmp
 async def test_a_worker_refuses_another_policy(values: dict[str, str], tmp_path: Path) -> None:
     """It says what differs, and doctor says the same."""
     policy = tmp_path / "policy.toml"
-    policy.write_text(Path("examples/policy.toml").read_text().replace("window_days = 365", "window_days = 300"))
+    policy.write_text(POLICY.read_text().replace("window_days = 365", "window_days = 300"))
     async with worker(values, tmp_path / "log"):
         refused = resegment("worker", "--policy", policy, values=values)
         assert refused.status == 2

@@ -28,6 +28,7 @@ from tests.pipeline import (
     event,
     expected_accounts,
     moment,
+    outboxes,
     purchase,
     until,
 )
@@ -372,7 +373,4 @@ async def test_a_worker_that_is_asked_to_leave_leaves_nothing_behind(embedded: E
             await installation.until_told(lambda told: len(told) > 0, "a change")
             process.signal(signal.SIGTERM)
             assert await process.ended() == 0
-        for stage in StageName:
-            for number in range(installation.partitions):
-                key = f"{{{installation.settings.redis_prefix}:{stage}:{number}}}:outbox"
-                assert await installation.redis.llen(key) == 0
+        assert not any([await installation.redis.llen(key) for key in await outboxes(installation)])

@@ -24,7 +24,7 @@ from streams.messages import decode_tick
 from streams.replay import ReplayLine, read_line
 from streams.settings import Settings
 from streams.topics import Topic
-from tests.streams.command_line import environment, finish, resegment, start, until_said
+from tests.streams.command_line import POLICY, environment, finish, resegment, start, until_said
 
 AT = "2024-05-01T12:00:00Z"
 AT_US = parse_instant(AT)
@@ -95,7 +95,7 @@ def fields(out: str) -> dict[str, float]:
 def test_an_embedded_replay_is_right_and_leaves_nothing_behind(tmp_path: Path, options: list[str]) -> None:
     """0 mismatches, until the window is empty; exported; then no process and no temporary file is there any more."""
     policy = tmp_path / "policy.toml"
-    rules = Path("examples/policy.toml").read_text()
+    rules = POLICY.read_text()
     policy.write_text(
         rules.replace("window_days = 365", "window_days = 50").replace("start_days = 90", "start_days = 9")
     )
