@@ -156,9 +156,7 @@ class Account:
             self.day = day
             return None
         stage, revenue, from_day = self.stage(policy.new_start_days), self.revenue_minor, self.day
-        change, ledger_due = (
-            self.history.advance(from_day, day, policy.window_days) if self.history else (0, None)
-        )
+        change, ledger_due = self.history.advance(from_day, day, policy.window_days) if self.history else (0, None)
         self.revenue_minor += change
         self.day = day
         graduation = self.first_purchase_day + policy.new_start_days

@@ -260,9 +260,7 @@ class Population:
         member.sequence, member.segment, member.effective_at_us = sequence, segment, effective_at_us
         return member
 
-    def _kind(
-        self, member: Member, move: Move | None, standing: Standing | None, stage_before: str
-    ) -> CauseKind:
+    def _kind(self, member: Member, move: Move | None, standing: Standing | None, stage_before: str) -> CauseKind:
         if standing is None:
             return CauseKind.BOUNDARY_MOVED
         if member.segment is None:

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from aiokafka.errors import KafkaError, ProducerFenced
@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+CANCEL_AGAIN_SECONDS = 1.0
 CLAIM_BACK_SECONDS = 3.0
 """A worker that woke from a long sleep learns within a heartbeat that its partitions went to another one. Until then it
 must not take the shard back, or the two would take it from each other in turns."""
@@ -294,7 +295,10 @@ class Shard(ABC):
         return Commit({**self.progress, **progress}, state)
 
 
-async def _stop(tasks: Sequence[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+async def _stop(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel until they are done: a library may swallow a cancellation, and a rebalance would wait for ever."""
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=CANCEL_AGAIN_SECONDS)

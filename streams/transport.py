@@ -5,16 +5,20 @@ consumer to the stream. Here what one poll brings of one partition travels as a 
 is that of a batch. Written against faust-streaming 0.15.3; tests/streams/test_transport.py holds it to that.
 """
 
+import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 import faust
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.structs import ConsumerRecord
+from aiokafka.errors import KafkaError
+from aiokafka.structs import ConsumerRecord, OffsetAndMetadata
 from faust.transport.drivers import TRANSPORTS
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from faust.types.transports import SchedulingStrategyT
+
+log = logging.getLogger(__name__)
 
 FETCH_WAIT_MS_MAX = 50
 """Faust fixes 1500. One fetch for each broker is under way at a time, so idle partitions would hold up a busy one."""
@@ -103,6 +107,22 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
                 self.positions[tp] = end
                 batches[tp] = Batch(tp, list(polled.get(tp, ())), start, end, self.seeks[tp])
         return batches
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        """What the broker does not take now is in the next commit: Faust would end the worker for it."""
+        assigned = self.assignment()
+        wanted = {
+            TopicPartition(tp.topic, tp.partition): OffsetAndMetadata(offset, "")
+            for tp, offset in offsets.items()
+            if tp in assigned
+        }
+        try:
+            if wanted:
+                await self._ensure_consumer().commit(wanted)
+        except (KafkaError, OSError) as error:
+            log.debug("offsets were not committed: %s: %s", type(error).__name__, error)
+            return False
+        return True
 
     async def _seek_wait(self, consumer: Any, partitions: Mapping[TopicPartition, int]) -> None:
         for tp, offset in partitions.items():

@@ -53,8 +53,13 @@ _TOPICS = {"purchase": Topic.PURCHASES, "signup": Topic.SIGNUPS, "engagement": T
 class Servers(Protocol):
     """A broker and a store."""
 
-    kafka: str
-    redis: str
+    @property
+    def kafka(self) -> str:
+        """The broker's "host:port"."""
+
+    @property
+    def redis(self) -> str:
+        """The store's "redis://" address."""
 
 
 class Sent(NamedTuple):
@@ -574,7 +579,8 @@ def _ranked(policy: Policy, stages: Mapping[str, str], revenues: Mapping[str, in
         (revenue for account, revenue in revenues.items() if stages[account] == "established" and revenue > 0),
         reverse=True,
     )
-    total, above, running = sum(ranked), {}, 0
+    above: dict[int, int] = {}
+    total, running = sum(ranked), 0
     for revenue in ranked:
         above.setdefault(revenue, running)
         running += revenue

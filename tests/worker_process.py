@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 from pydantic import SecretStr
 
@@ -35,7 +36,8 @@ async def main() -> None:
 
     def confess() -> None:
         for task in asyncio.all_tasks():
-            chain, waiting = [], task.get_coro()
+            chain: list[str] = []
+            waiting: Any = task.get_coro()
             while (frame := getattr(waiting, "cr_frame", None)) is not None:
                 chain.append(f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno} {frame.f_code.co_name}")
                 waiting = getattr(waiting, "cr_await", None)

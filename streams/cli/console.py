@@ -59,5 +59,5 @@ def segment(name: str | None) -> Text:
 
 def print_json(value: Mapping[str, Any]) -> None:
     """One JSON object on one line, at once: another program may be waiting for it."""
-    sys.stdout.write(orjson.dumps(value).decode() + "\n")
+    sys.stdout.write(orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode() + "\n")
     sys.stdout.flush()

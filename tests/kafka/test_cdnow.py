@@ -15,7 +15,7 @@ from tests.pipeline import CommandProcess, Installation, until
 LAST_DAY = date(1997, 5, 31)
 """Day by day, so five months of it are enough, with a policy that makes as much happen in them as in a year."""
 POLICY = """
-version = "five months"
+version = "five-months"
 base_currency = "USD"
 window_days = 60
 new_start_days = 30

@@ -19,7 +19,7 @@ from tests.streams.command_line import POLICY, environment, finish, is_one_line,
 @asynccontextmanager
 async def worker(values: dict[str, str], log: Path) -> AsyncIterator[subprocess.Popen[str]]:
     """A worker that has its shards."""
-    process = start("worker", values=values, log=log)
+    process = start("worker", values={**values, "TMPDIR": str(log.parent)}, log=log)
     try:
         await until_said(process, log, "claimed 4 shards")
         yield process

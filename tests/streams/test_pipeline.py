@@ -258,7 +258,7 @@ async def test_a_worker_ticks_by_itself(embedded: Embedded) -> None:
         assert changes[-1].data["mode"] == "live"
 
 
-async def _dump(installation: Installation) -> dict[bytes, bytes]:
+async def _dump(installation: Installation) -> dict[bytes, bytes | None]:
     """All that the store holds of an installation."""
     pattern = f"*{installation.settings.redis_prefix}*"
     return {key: await installation.redis.dump(key) async for key in installation.redis.scan_iter(match=pattern)}

@@ -282,7 +282,8 @@ async def test_a_dropped_batch_is_read_again(embedded: Embedded) -> None:
         await installation.tick(moment(1))
         await installation.rest()
         thread: Any = running.worker.app.consumer._thread  # type: ignore[attr-defined]
-        fetch, dropped = thread._fetch_records, []
+        fetch = thread._fetch_records
+        dropped: list[transport.Batch] = []
 
         async def drop(*arguments: Any, **named: Any) -> Any:
             batches = await fetch(*arguments, **named)
