@@ -41,6 +41,9 @@ class Settings(BaseSettings):
     """wall: this worker ticks. replay: somebody replays a log and ticks with its time."""
     tick_seconds: float = Field(1.0, ge=0.05, le=60.0)
 
+    fetch_wait_ms: int = Field(50, ge=1, le=1_000)
+    """How long the broker waits for a record before it answers that there is none. One fetch for each broker is under
+    way at a time, so idle partitions hold up a busy one for this long."""
     batch_records_max: int = Field(2_000, ge=1, le=50_000)
     """Records a poll brings at most."""
     cache_accounts: int = Field(200_000, ge=1_000)

@@ -96,7 +96,8 @@ async def partition_counts(admin: AIOKafkaAdminClient, settings: Settings) -> di
     """How many partitions each topic has; a topic that is not there is not in the answer."""
     names = TopicNames(settings.topic_prefix)
     wanted = {names.name(topic): topic for topic in Topic}
-    described = await admin.describe_topics([name for name in await admin.list_topics() if name in wanted])
+    existing = [name for name in await admin.list_topics() if name in wanted]
+    described = await admin.describe_topics(existing) if existing else []  # of none it would describe all
     return {wanted[topic["topic"]]: len(topic["partitions"]) for topic in described}
 
 

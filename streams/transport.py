@@ -20,11 +20,16 @@ from faust.types.transports import SchedulingStrategyT
 
 log = logging.getLogger(__name__)
 
-FETCH_WAIT_MS_MAX = 50
-"""Faust fixes 1500. One fetch for each broker is under way at a time, so idle partitions would hold up a busy one."""
-
 Claim = Callable[[set[TP]], Awaitable[dict[TP, int]]]
 """Called with all partitions this worker now has; returns the offset to go on from for each."""
+
+
+class App(faust.App):
+    """A Faust application that reads batches, and resumes from where its shards say."""
+
+    claim_partitions: Claim
+    fetch_wait_ms = 50
+    """How long the broker waits for a record before it answers that there is none."""
 
 
 class Batch:
@@ -79,13 +84,15 @@ class BatchSchema(faust.Schema[Any, Any]):
 class ConsumerThread(driver.AIOKafkaConsumerThread):
     """Polls batches and knows the positions."""
 
+    app: App
+
     def _create_worker_consumer(self, transport: Any) -> AIOKafkaConsumer:
         self.positions: dict[TopicPartition, int] = {}
         self.seeks: dict[TopicPartition, int] = {}
         self._sought_in: dict[TopicPartition, Any] = {}
         """The assignment in which the position was set: after a rebalance it means nothing until it is set again."""
         consumer = super()._create_worker_consumer(transport)
-        consumer._fetch_max_wait_ms = FETCH_WAIT_MS_MAX
+        consumer._fetch_max_wait_ms = self.app.fetch_wait_ms  # Faust fixes 1500
         consumer._isolation_level = "read_committed"  # Faust ties it to its own exactly_once
         return consumer
 
@@ -141,6 +148,7 @@ def _assignment(consumer: Any) -> Any:
 class Consumer(driver.Consumer):
     """Resumes from what the shards' state says; Kafka's committed offsets are only telemetry."""
 
+    app: App
     _thread: ConsumerThread
 
     def _new_consumer_thread(self) -> ConsumerThread:
@@ -152,8 +160,7 @@ class Consumer(driver.Consumer):
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Claim the shards of all assigned partitions and go to where their state is."""
-        claim: Claim = self.app.claim_partitions  # type: ignore[attr-defined]  # set by whoever makes the application
-        offsets = await claim(set(self.assignment()))
+        offsets = await self.app.claim_partitions(set(self.assignment()))
         await self.seek_wait(offsets)
         return offsets
 

@@ -44,12 +44,6 @@ def wall_clock_us() -> int:
     return time.time_ns() // 1000
 
 
-class App(faust.App):
-    """A Faust application that resumes from where its shards say."""
-
-    claim_partitions: transport.Claim
-
-
 class Worker:
     """Runs both stages for the partitions that the consumer group gives it, until stopped or something is corrupt."""
 
@@ -182,13 +176,13 @@ class Worker:
 
     # -- the Faust application ---------------------------------------------------------------------------------------
 
-    def _new_app(self) -> App:
+    def _new_app(self) -> transport.App:
         settings = self.settings
         credentials: dict[str, Any] = {}
         if settings.kafka_security_protocol != "PLAINTEXT":
             credentials["broker_credentials"] = _faust_credentials(settings)
         servers = ";".join(f"batches://{server}" for server in settings.kafka_bootstrap_servers.split(","))
-        app = App(
+        app = transport.App(
             settings.kafka_group,
             broker=servers,
             broker_session_timeout=settings.kafka_session_timeout_seconds,
@@ -210,6 +204,7 @@ class Worker:
             **credentials,
         )
         app.claim_partitions = self.claim_partitions
+        app.fetch_wait_ms = settings.fetch_wait_ms
         accounts = app.topic(*map(self.names.name, ACCOUNT_INPUTS), schema=transport.BatchSchema())
         standings = app.topic(self.names.name(Topic.STANDINGS), schema=transport.BatchSchema())
         app.agent(accounts, name="account_stage", concurrency=1)(self._agent(StageName.ACCOUNTS))

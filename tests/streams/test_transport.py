@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
 
-import faust
 import psutil
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -60,9 +59,9 @@ class Reader:
                 if each_alone:
                     await self.producer.flush()
 
-    def new_app(self, directory: str) -> faust.App:
+    def new_app(self, directory: str) -> transport.App:
         """As streams.worker makes it."""
-        app = faust.App(
+        app = transport.App(
             self.group,
             broker=f"batches://{self.broker}",
             broker_session_timeout=2.0,
@@ -84,7 +83,7 @@ class Reader:
             self.claimed.append(set(assigned))
             return {tp: self.stored.get(tp, 0) for tp in assigned}
 
-        app.claim_partitions = claim  # type: ignore[attr-defined]
+        app.claim_partitions = claim
         for number, name in enumerate(self.topics):
             app.agent(app.topic(name, schema=transport.BatchSchema()), name=f"agent-{number}", concurrency=1)(
                 self._take
@@ -99,7 +98,7 @@ class Reader:
             event.ack()
 
     @asynccontextmanager
-    async def reading(self) -> AsyncIterator[faust.App]:
+    async def reading(self) -> AsyncIterator[transport.App]:
         """Run the application."""
         with tempfile.TemporaryDirectory() as directory:
             app = self.new_app(directory)
@@ -206,7 +205,7 @@ async def test_committed_offsets_follow(embedded: Embedded) -> None:
 async def test_fetches_wait_shortly_and_read_committed(embedded: Embedded) -> None:
     """Both are set where aiokafka uses them."""
     async with Reader(embedded.kafka) as reader, reader.reading() as app:
-        thread: Any = app.consumer._thread  # type: ignore[attr-defined]
+        thread: Any = app.consumer._thread
         await reader.send(1)
         await reader.until_read(1)
         fetcher = thread._consumer._fetcher
@@ -281,7 +280,7 @@ async def test_a_dropped_batch_is_read_again(embedded: Embedded) -> None:
         await installation.send(purchase("acme", "1", moment(0), 100))
         await installation.tick(moment(1))
         await installation.rest()
-        thread: Any = running.worker.app.consumer._thread  # type: ignore[attr-defined]
+        thread: Any = running.worker.app.consumer._thread
         fetch = thread._fetch_records
         dropped: list[transport.Batch] = []
 
