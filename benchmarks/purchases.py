@@ -40,9 +40,7 @@ def purchases(count: int, accounts: int, *, seed: int, now: datetime) -> Iterato
         )
 
 
-async def publish(
-    kafka_arguments: dict[str, Any], topic_prefix: str, records: Iterator[tuple[bytes, bytes]]
-) -> int:
+async def publish(kafka_arguments: dict[str, Any], topic_prefix: str, records: Iterator[tuple[bytes, bytes]]) -> int:
     """Publish as fast as the broker takes it. Returns how many."""
     topic = TopicNames(topic_prefix).name(Topic.PURCHASES)
     count = 0

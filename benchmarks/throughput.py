@@ -38,8 +38,8 @@ from state.founding import found
 from state.keys import StageName, shard_keys
 from streams.log import LogReader
 from streams.partitions import partition_of
+from streams.rest import wait_at_rest
 from streams.settings import Settings
-from streams.snapshot import wait_at_rest
 from streams.topics import Topic, TopicNames, create_topics
 from streams.worker import wall_clock_us
 

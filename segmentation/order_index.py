@@ -42,9 +42,7 @@ class OrderIndex:
     weights of the n / `load` bins, one flat list: only then, so that a batch of changes pays for it once.
     """
 
-    def __init__(
-        self, group_count: int, members: Iterable[tuple[str, int, int]] = (), *, load: int = LOAD
-    ) -> None:
+    def __init__(self, group_count: int, members: Iterable[tuple[str, int, int]] = (), *, load: int = LOAD) -> None:
         """Hold `members`, each (account, revenue in minor units, group from 0 to `group_count` - 1).
 
         `load` is the number of accounts in a fresh bin; a bin is cut when it holds more than twice that.
@@ -383,6 +381,4 @@ class _Bin:
 def require_revenue(revenue: int) -> None:
     """Raise ValueError unless a revenue can be ranked: more than 0 and less than `UNREACHABLE_MINOR`."""
     if not 0 < revenue < UNREACHABLE_MINOR:
-        raise ValueError(
-            f"a revenue of {revenue} minor units cannot be ranked, only 1 to {UNREACHABLE_MINOR - 1}"
-        )
+        raise ValueError(f"a revenue of {revenue} minor units cannot be ranked, only 1 to {UNREACHABLE_MINOR - 1}")

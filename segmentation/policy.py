@@ -177,9 +177,7 @@ class Policy(BaseModel):
     def _base_rate_problems(self) -> Iterator[Problem]:
         if self.base_currency in self.rates:
             field = f"rates.{self.base_currency}"
-            yield Problem(
-                field, "a rate for the base currency", "none: the base currency is what rates are in"
-            )
+            yield Problem(field, "a rate for the base currency", "none: the base currency is what rates are in")
 
     def _band_problems(self) -> Iterator[Problem]:
         """Bands may neither meet nor reach 0 or 100 %: each tier must be open from both sides."""
@@ -187,9 +185,7 @@ class Policy(BaseModel):
         double_limit_bp = min(2 * first, second - first, 2 * (WHOLE_BP - second))
         if 2 * self.band_bp >= double_limit_bp:
             limit = f"{Decimal(double_limit_bp) / 200:f}"
-            yield Problem(
-                "band", _percent(self.band_bp), f"less than {limit}: with these tiers wider bands overlap"
-            )
+            yield Problem("band", _percent(self.band_bp), f"less than {limit}: with these tiers wider bands overlap")
 
     @classmethod
     def default(cls) -> "Policy":
@@ -284,9 +280,7 @@ def parse_policy(text: str, source: str) -> Policy:
         # Decimals, because the shares are to be exactly what was written.
         document = tomllib.loads(text, parse_float=Decimal)
     except (ValueError, ArithmeticError, RecursionError) as error:
-        raise PolicyError(
-            source, [Problem("", f"text that is not TOML ({error})", "a TOML document")]
-        ) from error
+        raise PolicyError(source, [Problem("", f"text that is not TOML ({error})", "a TOML document")]) from error
     return _validate(document, source)
 
 
@@ -318,9 +312,7 @@ def _problem(details: ErrorDetails) -> Problem:
     path = [str(part) for part in details["loc"] if part != "[key]"]
     found = "nothing" if details["type"] == "missing" else _shown(details["input"])
     if details["type"] == "extra_forbidden":
-        known = [
-            field.alias or name for name, field in (Tiers if len(path) > 1 else Policy).model_fields.items()
-        ]
+        known = [field.alias or name for name, field in (Tiers if len(path) > 1 else Policy).model_fields.items()]
         guess = get_close_matches(path[-1], known, n=1)
         return Problem(
             ".".join(path),

@@ -87,9 +87,7 @@ class Tiers:
         self._gates = self._gates_now()
         # The gates that all accounts agree with. Before the first batch that is only sure of gates that keep
         # every account where it is: nothing is enough to rise, and anything to stay.
-        self._settled = self._gates._replace(
-            rise=(UNREACHABLE_MINOR,) * len(boundaries), fall=(0,) * len(boundaries)
-        )
+        self._settled = self._gates._replace(rise=(UNREACHABLE_MINOR,) * len(boundaries), fall=(0,) * len(boundaries))
 
     def __len__(self) -> int:
         """The number of accounts. O(1)."""

@@ -276,13 +276,9 @@ class AccountShard(Shard):
         ]
         await self._load_into(wanted, "history")
 
-    async def _load_engagements(
-        self, accounts: dict[str, Account], entry_ids: dict[str, list[bytes]]
-    ) -> None:
+    async def _load_engagements(self, accounts: dict[str, Account], entry_ids: dict[str, list[bytes]]) -> None:
         missing = [account for account in accounts.values() if account.engagements is None]
-        fields = [
-            field for account in missing for field in (account.account_id, f"{account.account_id}|index")
-        ]
+        fields = [field for account in missing for field in (account.account_id, f"{account.account_id}|index")]
         documents = await self.store.load("engagements", fields)
         for number, account in enumerate(missing):
             account.engagements = Ledger(documents[2 * number] or b"", documents[2 * number + 1] or b"")
@@ -290,9 +286,7 @@ class AccountShard(Shard):
             (ledger, number, f"{account_id}|{number}")
             for account_id, account in accounts.items()
             if (ledger := account.engagements) is not None and ledger.closed
-            for number in sorted(
-                {n for entry_id in entry_ids[account_id] for n in ledger.blocks_for_id(entry_id)}
-            )
+            for number in sorted({n for entry_id in entry_ids[account_id] for n in ledger.blocks_for_id(entry_id)})
         ]
         await self._load_into(wanted, "engagements")
         await self._load_blocks(accounts, {})

@@ -43,9 +43,7 @@ def dead_letter(
     own = [(name, text.encode()) for name, text in about]
     if payload is None:
         own.append(("tombstone", b"1"))
-    return Outgoing(
-        [Topic.DEAD_LETTERS], key, payload if payload is not None else b"", [*own, *headers], timestamp_ms
-    )
+    return Outgoing([Topic.DEAD_LETTERS], key, payload if payload is not None else b"", [*own, *headers], timestamp_ms)
 
 
 def read_dead_letter(key: bytes | None, value: bytes | None, headers: Headers) -> DeadLetter:

@@ -72,9 +72,7 @@ class Explanation(BaseModel):
     """The latest, oldest first."""
 
 
-async def explain(
-    settings: Settings, policy: Policy, redis: Redis, reader: LogReader, account_id: str
-) -> Explanation:
+async def explain(settings: Settings, policy: Policy, redis: Redis, reader: LogReader, account_id: str) -> Explanation:
     """Read everything about an account. O(n) for n accounts of its population, whose cutoffs must be worked out.
 
     Raises UnknownAccount, RedisError, KafkaError.
@@ -142,9 +140,7 @@ async def _account(store: ShardStore, account_id: str) -> tuple[Account, int]:
     account = decode_account(account_id, document, index)
     numbers = [block.number for block in account.history.closed]
     blocks = await store.load("history", [f"{account_id}|{number}" for number in numbers])
-    account.history.blocks = {
-        number: block for number, block in zip(numbers, blocks, strict=True) if block is not None
-    }
+    account.history.blocks = {number: block for number, block in zip(numbers, blocks, strict=True) if block is not None}
     return account, claim.state.get("clock_us", 0)
 
 

@@ -46,9 +46,7 @@ def decode_tick(value: bytes | None) -> Tick:
     try:
         message = _TickMessage.model_validate_json(value)
     except ValidationError as error:
-        raise ValueError(
-            f"not a tick: {error.errors(include_input=False, include_url=False)[0]['msg']}"
-        ) from None
+        raise ValueError(f"not a tick: {error.errors(include_input=False, include_url=False)[0]['msg']}") from None
     at_us = parse_instant(message.at)
     if not 0 < at_us // MICROSECONDS_PER_DAY < NEVER:
         raise ValueError("a tick outside the days that can be counted")

@@ -51,9 +51,7 @@ class RankingShard(Shard):
         """Read every member, and what the world was told since the store was last written."""
         state = claim.state
         self.clock_us: int = state.get("clock_us", 0)
-        self.counts: dict[str, int] = {"applied": 0, "duplicates": 0, "dead_letters": 0} | state.get(
-            "counts", {}
-        )
+        self.counts: dict[str, int] = {"applied": 0, "duplicates": 0, "dead_letters": 0} | state.get("counts", {})
         self.changes: int = state.get("changes", 0)
         self.sources: dict[str, Reached] = {
             source: Reached.of(reached) for source, reached in state.get("sources", {}).items()

@@ -29,6 +29,9 @@ PRODUCER_ARGUMENTS: dict[str, Any] = {
     "max_request_size": DEAD_LETTER_BYTES_MAX + 65_536,
 }
 
+STOP_SECONDS = 2.0
+"""How long a producer may take to end. It retries for ever, so without its broker it would never."""
+
 Told = dict[str, int]
 """Partition of the compacted topic (as text) -> offset after the last record that was published there."""
 
@@ -63,13 +66,11 @@ class TransactionalPublisher:
     async def claim(self) -> None:
         """Take the transactional id; aborts what an earlier owner left open."""
         await self.close()
-        producer = AIOKafkaProducer(
-            **self._arguments, **PRODUCER_ARGUMENTS, transactional_id=self._transactional_id
-        )
+        producer = AIOKafkaProducer(**self._arguments, **PRODUCER_ARGUMENTS, transactional_id=self._transactional_id)
         try:
             await producer.start()
         except BaseException:
-            await producer.stop()
+            await asyncio.shield(_let_go(producer))
             raise
         self._producer = producer
 
@@ -78,18 +79,22 @@ class TransactionalPublisher:
         producer = self._producer
         assert producer is not None
         try:
-            async with producer.transaction():
-                return await _send(producer, records, self._names)
+            await producer.begin_transaction()
+            told = await _send(producer, records, self._names)
+            await producer.commit_transaction()
         except BaseException:
+            # Not aborted here: the claim that comes next, of whatever worker, does it. Waiting for that here would hold
+            # up whoever takes the shard away, for ever if no answer comes.
             self._producer = None
-            await asyncio.shield(_stop(producer))
+            await asyncio.shield(_let_go(producer))
             raise
+        return told
 
     async def close(self) -> None:
         """Let the connection go."""
         producer, self._producer = self._producer, None
         if producer is not None:
-            await producer.stop()
+            await _let_go(producer)
 
 
 class PlainPublisher:
@@ -109,7 +114,7 @@ class PlainPublisher:
             try:
                 await producer.start()
             except BaseException:
-                await producer.stop()
+                await asyncio.shield(_let_go(producer))
                 raise
             self._producer = producer
 
@@ -122,14 +127,18 @@ class PlainPublisher:
         """Let the connection go."""
         producer, self._producer = self._producer, None
         if producer is not None:
-            await producer.stop()
+            await _let_go(producer)
 
 
-async def _stop(producer: AIOKafkaProducer) -> None:
+async def _let_go(producer: AIOKafkaProducer) -> None:
+    """Stop a producer, without waiting for a broker that does not answer: what it holds is in the outbox still."""
     try:
-        await producer.stop()
-    except (KafkaError, OSError) as error:
-        log.debug("a failed producer did not stop cleanly: %s", error)
+        await asyncio.wait_for(producer.stop(), STOP_SECONDS)
+    except (TimeoutError, KafkaError, OSError) as error:
+        log.debug("a producer did not stop cleanly: %r", error)
+        if producer._sender.sender_task is not None:
+            producer._sender.sender_task.cancel()
+        await producer.client.close()
 
 
 async def _send(producer: AIOKafkaProducer, records: list[Outgoing], names: TopicNames) -> Told:
@@ -158,9 +167,7 @@ async def _send(producer: AIOKafkaProducer, records: list[Outgoing], names: Topi
 
 
 def _append(builder: BatchBuilder, record: Outgoing) -> bool:
-    added = builder.append(
-        timestamp=record.timestamp_ms, key=record.key, value=record.value, headers=record.headers
-    )
+    added = builder.append(timestamp=record.timestamp_ms, key=record.key, value=record.value, headers=record.headers)
     return added is not None
 
 

@@ -15,9 +15,9 @@ from segmentation.events import MICROSECONDS_PER_DAY
 from segmentation.policy import Policy
 from streams.instants import parse_instant
 from streams.messages import Tick, encode_tick
+from streams.rest import Ends, ShardsAtWork
 from streams.sending import EventWriter
 from streams.topics import EVENT_TOPICS, Topic
-from streams.waiting import Ends, ShardsAtWork
 
 TOPIC_OF_TYPE = {"purchase": Topic.PURCHASES, "signup": Topic.SIGNUPS, "engagement": Topic.ENGAGEMENTS}
 

@@ -147,8 +147,7 @@ class Shard(ABC):
                 claim = await self.store.claim(uuid.uuid4().hex)
                 bounds = await self.input_log.bounds(self.partition, self.inputs)
                 self.progress = {
-                    topic: self._resume(topic, claim.progress.get(topic), bounds[topic])
-                    for topic in self.inputs
+                    topic: self._resume(topic, claim.progress.get(topic), bounds[topic]) for topic in self.inputs
                 }
                 self.position = dict(self.progress)
                 await self.load(claim)
@@ -212,9 +211,7 @@ class Shard(ABC):
                 try:
                     await asyncio.wait_for(self.relay.drained_to(0), drain_seconds)
                 except TimeoutError:
-                    log.warning(
-                        "%s: %d records wait in the outbox for the next owner", self, self.relay.waiting
-                    )
+                    log.warning("%s: %d records wait in the outbox for the next owner", self, self.relay.waiting)
             await self._stop_tasks()
             await self.relay.restart(waiting=0, told={})
             await self.publisher.close()
@@ -276,9 +273,7 @@ class Shard(ABC):
         try:
             return await work
         except Refused as error:
-            self._go_back(
-                f"claimed by another worker, or the store went back in time ({error})", CLAIM_BACK_SECONDS
-            )
+            self._go_back(f"claimed by another worker, or the store went back in time ({error})", CLAIM_BACK_SECONDS)
         except (RedisError, KafkaError, OSError) as error:
             self._go_back(f"{type(error).__name__}: {error}", 0.0)
         return None

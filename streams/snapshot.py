@@ -1,11 +1,8 @@
 """Reading the state of an installation without claiming anything: what it holds, whether it is at rest."""
 
-import asyncio
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
-import orjson
 from redis.asyncio import Redis
 
 from segmentation.account import Account
@@ -13,20 +10,15 @@ from segmentation.events import MICROSECONDS_PER_DAY
 from segmentation.population import Member
 from state.documents import decode_account, decode_member
 from state.founding import Founding, read_founding
-from state.keys import StageName, shard_keys
+from state.keys import StageName
 from state.shard_store import Claim, NoSuchShard, ShardStore
-from streams.log import LogReader
-from streams.messages import Reached
 from streams.settings import Settings
-from streams.topics import ACCOUNT_INPUTS, Topic
+from streams.topics import Topic
 
 PASSES_MAX = 6
 """How often shards that changed while they were read are read again."""
 
 _NO_COUNTS: dict[str, int] = {"applied": 0, "duplicates": 0, "dead_letters": 0}
-
-Ends = Mapping[tuple[Topic, int], int]
-"""(Input topic, partition) -> its end offset."""
 
 
 class NoInstallation(Exception):
@@ -183,118 +175,3 @@ async def _read_documents(store: ShardStore, shard: AccountShardState | RankingS
     async for account_id, document in store.scan("documents"):
         member, population = decode_member(account_id, document)
         shard.populations.setdefault(population, {})[account_id] = member
-
-
-# -- at rest -----------------------------------------------------------------------------------------------
-
-
-async def at_rest(redis: Redis, reader: LogReader | None, settings: Settings, *, ends: Ends | None = None) -> bool:
-    """Whether all that is in the inputs has had all its effects, and they are published.
-
-    Give `ends`, the end offsets of all four inputs in every partition, where they are known: then this is one
-    round trip to Redis and none to the broker, and `reader` may be None. What is not in `ends` counts as empty.
-    Raises NoInstallation, RedisError, KafkaError.
-    """
-    return await unrest(redis, reader, settings, ends=ends) is None
-
-
-async def wait_at_rest(
-    redis: Redis,
-    reader: LogReader | None,
-    settings: Settings,
-    *,
-    timeout_seconds: float,
-    ends: Ends | None = None,
-    poll_seconds: float = 0.02,
-) -> None:
-    """Return once the installation is at rest. Raises what `at_rest` raises, and TimeoutError, saying why."""
-    until = asyncio.get_running_loop().time() + timeout_seconds
-    while (reason := await unrest(redis, reader, settings, ends=ends)) is not None:
-        if asyncio.get_running_loop().time() >= until:
-            raise TimeoutError(f"not at rest after {timeout_seconds:g} s: {reason}")
-        await asyncio.sleep(poll_seconds)
-
-
-async def unrest(redis: Redis, reader: LogReader | None, settings: Settings, *, ends: Ends | None = None) -> str | None:
-    """What keeps the installation from being at rest; None where it is. Otherwise as `at_rest`."""
-    firsts: Ends = {}
-    if ends is None:
-        assert reader is not None, "without the ends of the inputs somebody must ask the broker for them"
-        founding = await read_founding(redis, settings.redis_prefix)
-        if founding is None:
-            raise NoInstallation(f"the store holds no installation under {settings.redis_prefix!r}")
-        partitions = founding.partitions
-        bounds = await reader.bounds([(topic, number) for topic in ACCOUNT_INPUTS for number in range(partitions)])
-        ends = {key: bound.end for key, bound in bounds.items()}
-        firsts = {key: bound.first for key, bound in bounds.items()}
-    else:
-        partitions = 1 + max((partition for _, partition in ends), default=-1)
-    shards = await _read_rest(redis, settings, partitions)
-    if isinstance(shards, str):
-        return shards
-    accounts, rankings = shards
-    taken: dict[str, list[Any]] = {}
-    for number, shard in enumerate(rankings):
-        if shard.waiting:
-            return f"ranking shard {number} has {shard.waiting} records to publish"
-        if shard.state.get("muted_until"):
-            return f"ranking shard {number} reads on silently, up to where it was before its state was lost"
-        for source, reached in shard.state.get("sources", {}).items():
-            taken.setdefault(source, []).append(reached)
-    for number, shard in enumerate(accounts):
-        for topic in ACCOUNT_INPUTS:
-            end = ends.get((topic, number), 0)
-            reached = shard.progress.get(topic, firsts.get((topic, number), 0))
-            if reached < end:
-                return f"account shard {number} has applied {topic} up to {reached} of {end}"
-        if shard.first_due is not None and shard.first_due <= shard.day:
-            return f"account shard {number} has accounts that are due since day {shard.first_due}"
-        if shard.waiting:
-            return f"account shard {number} has {shard.waiting} records to publish"
-        sent = shard.state.get("sent")
-        # not: equal, as after the store went back in time the ranking stage may know more than was sent again
-        if sent is not None and all(
-            Reached.of(sent).is_ahead_of(Reached.of(reached)) for reached in taken.get(str(number), ())
-        ):
-            return f"the newest standings of account shard {number} have not been taken"
-    return None
-
-
-@dataclass
-class _Rest:
-    """Of a shard, what tells whether it is at rest."""
-
-    progress: dict[str, int]
-    state: dict[str, Any]
-    waiting: int
-    first_due: int | None
-
-    @property
-    def day(self) -> int:
-        return int(self.state.get("clock_us", 0)) // MICROSECONDS_PER_DAY
-
-
-async def _read_rest(redis: Redis, settings: Settings, partitions: int) -> tuple[list[_Rest], list[_Rest]] | str:
-    """All account and all ranking shards, at one moment: else something could slip from one to the other."""
-    stages = [(stage, number) for stage in StageName for number in range(partitions)]
-    async with redis.pipeline(transaction=True) as pipeline:
-        for stage, number in stages:
-            keys = shard_keys(settings.redis_prefix, stage, number)
-            pipeline.hmget(keys.meta, ["progress", "state"])
-            pipeline.llen(keys.outbox)
-            pipeline.zrange(keys.due, 0, 0, withscores=True)
-        answers = await pipeline.execute()
-    shards: dict[StageName, list[_Rest]] = {stage: [] for stage in StageName}
-    for (stage, number), at in zip(stages, range(0, len(answers), 3), strict=True):
-        (progress, state), waiting, due = answers[at : at + 3]
-        if progress is None:
-            return f"{stage} shard {number} is not there (yet)"
-        shards[stage].append(
-            _Rest(
-                orjson.loads(progress),
-                orjson.loads(state) if state else {},
-                cast(int, waiting),
-                int(due[0][1]) if due else None,
-            )
-        )
-    return shards[StageName.ACCOUNTS], shards[StageName.RANKING]

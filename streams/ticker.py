@@ -50,9 +50,7 @@ class Ticker:
         if not partitions:
             return
         now_us = self._wall_clock()
-        bounds = await self._reader.bounds(
-            [(topic, number) for number in partitions for topic in EVENT_TOPICS]
-        )
+        bounds = await self._reader.bounds([(topic, number) for number in partitions for topic in EVENT_TOPICS])
         for number in partitions:
             ends = {str(topic): bounds[topic, number].end for topic in EVENT_TOPICS}
             value = encode_tick(Tick(now_us, "live", ends))

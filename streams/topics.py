@@ -136,9 +136,7 @@ def _check_config(name: str, config: dict[str, str], wanted: dict[str, str]) -> 
     compacted = "compact" in config.get("cleanup.policy", "delete")
     if wanted.get("cleanup.policy") == "compact":
         if not compacted:
-            yield Finding(
-                True, f"topic {name} is not compacted (cleanup.policy): it would forget accounts' segments"
-            )
+            yield Finding(True, f"topic {name} is not compacted (cleanup.policy): it would forget accounts' segments")
         return
     if compacted:
         yield Finding(True, f"topic {name} is compacted (cleanup.policy): events would be lost")
@@ -150,7 +148,5 @@ def _check_config(name: str, config: dict[str, str], wanted: dict[str, str]) -> 
             f"topic {name} keeps {retention / DAY_MS:g} days, less than {days}: "
             "what is older is missing when state is rebuilt from the log, and `verify` cannot check it",
         )
-    if "max.message.bytes" in wanted and int(config.get("max.message.bytes", 0)) < int(
-        wanted["max.message.bytes"]
-    ):
+    if "max.message.bytes" in wanted and int(config.get("max.message.bytes", 0)) < int(wanted["max.message.bytes"]):
         yield Finding(False, f"topic {name}: max.message.bytes is below {wanted['max.message.bytes']}")

@@ -46,9 +46,7 @@ class Batch:
 
     __slots__ = ("end", "offset", "partition", "records", "seeks", "start", "timestamp", "topic", "value")
 
-    def __init__(
-        self, tp: TopicPartition, records: list[ConsumerRecord], start: int, end: int, seeks: int
-    ) -> None:
+    def __init__(self, tp: TopicPartition, records: list[ConsumerRecord], start: int, end: int, seeks: int) -> None:
         self.topic = tp.topic
         self.partition = tp.partition
         self.records = records

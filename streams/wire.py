@@ -138,9 +138,7 @@ class _SignupFields(_CommonFields):
         Annotated[str, Field(min_length=1, max_length=256, description="a string of 1 to 256 characters")]
     ]
     # What is in it is checked by hand: pydantic would report each member of a large object by itself.
-    attributes: NotRequired[
-        Annotated[dict[str, Any], Field(description="an object of names with strings or numbers")]
-    ]
+    attributes: NotRequired[Annotated[dict[str, Any], Field(description="an object of names with strings or numbers")]]
 
 
 @_contract
@@ -156,9 +154,7 @@ class _EngagementFields(_CommonFields):
     weight: NotRequired[
         Annotated[
             int,
-            Field(
-                ge=0, le=ENGAGEMENT_WEIGHT_MAX, description=f"an integer from 0 to {ENGAGEMENT_WEIGHT_MAX}"
-            ),
+            Field(ge=0, le=ENGAGEMENT_WEIGHT_MAX, description=f"an integer from 0 to {ENGAGEMENT_WEIGHT_MAX}"),
         ]
     ]
 
@@ -224,9 +220,7 @@ class Decoder:
         self.unknown_fields += len(document) - len(fields)
         return event
 
-    def _purchase(
-        self, fields: _PurchaseFields, account_id: str, occurred_at_us: int, latest_us: int
-    ) -> Purchase:
+    def _purchase(self, fields: _PurchaseFields, account_id: str, occurred_at_us: int, latest_us: int) -> Purchase:
         currency = fields["currency"]
         try:
             amount_minor = self._converter.to_base_minor(fields["amount_minor"], currency)
@@ -261,9 +255,7 @@ class Decoder:
     def _engagement(
         self, fields: _EngagementFields, account_id: str, occurred_at_us: int, latest_us: int
     ) -> Engagement:
-        return Engagement(
-            account_id, fields["event_id"], occurred_at_us, fields["kind"], fields.get("weight")
-        )
+        return Engagement(account_id, fields["event_id"], occurred_at_us, fields["kind"], fields.get("weight"))
 
     def _account_id(self, account_id: str, key: bytes | None, partition: int) -> str:
         """The account id, checked against key and partition; the same object each time while it is cached."""
@@ -390,9 +382,7 @@ def _instant(field: str, text: str, latest_us: int) -> int:
             f"{field}: expected a day from 1970-01-02 to 2149-06-05, found {_excerpt(text)}",
         )
     if instant_us > latest_us:
-        raise BadRecord(
-            Reason.FUTURE, f"{field}: {_excerpt(text)} is too far ahead of when the record was written"
-        )
+        raise BadRecord(Reason.FUTURE, f"{field}: {_excerpt(text)} is too far ahead of when the record was written")
     return instant_us
 
 
@@ -419,9 +409,7 @@ def _check_attributes(attributes: dict[str, Any]) -> None:
                 raise BadRecord(Reason.OUT_OF_RANGE, f"attributes.{name}: a number beyond all limits")
         else:
             found = _excerpt(value)
-            raise BadRecord(
-                Reason.WRONG_TYPE, f"attributes.{name}: expected a string or a number, found {found}"
-            )
+            raise BadRecord(Reason.WRONG_TYPE, f"attributes.{name}: expected a string or a number, found {found}")
 
 
 def _excerpt(value: object) -> str:

@@ -115,9 +115,7 @@ class Worker:
         counts = {topic: self.reader.partition_count(topic) for topic in Topic}
         missing = [self.names.name(topic) for topic, count in counts.items() if not count]
         if missing:
-            raise CannotStart(
-                f"topics are missing: {', '.join(missing)}; make them with `resegment topics create`"
-            )
+            raise CannotStart(f"topics are missing: {', '.join(missing)}; make them with `resegment topics create`")
         if len({counts[topic] for topic in SHARDED}) > 1:
             listed = ", ".join(f"{self.names.name(topic)} {counts[topic]}" for topic in SHARDED)
             raise CannotStart(f"partition counts differ, they must be equal: {listed}")
@@ -310,9 +308,7 @@ class Worker:
     async def _tick(self) -> None:
         def owned() -> list[int]:
             return [
-                number
-                for (stage, number), shard in self.shards.items()
-                if stage is StageName.ACCOUNTS and shard.owned
+                number for (stage, number), shard in self.shards.items() if stage is StageName.ACCOUNTS and shard.owned
             ]
 
         ticker = Ticker(

@@ -32,8 +32,9 @@ from streams.instants import parse_instant
 from streams.log import LogReader
 from streams.messages import Mode, Tick, encode_tick
 from streams.partitions import partition_of
+from streams.rest import unrest
 from streams.settings import Settings
-from streams.snapshot import NoInstallation, Snapshot, read_snapshot, unrest
+from streams.snapshot import NoInstallation, Snapshot, read_snapshot
 from streams.topics import ACCOUNT_INPUTS, EVENT_TOPICS, Topic, TopicNames, create_topics
 from streams.worker import Worker
 

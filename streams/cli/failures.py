@@ -71,9 +71,9 @@ def _described_by_kind(error: BaseException) -> tuple[str, int]:
     from streams.cdnow import CdnowMissing
     from streams.embedded import EmbeddedMissing
     from streams.replay import ReplayRefused
+    from streams.rest import NoProgress
     from streams.server_process import ServerFailed
     from streams.snapshot import NoInstallation, StillChanging
-    from streams.waiting import NoProgress
 
     match error:
         case PolicyError() | EmbeddedMissing() | ServerFailed() | CdnowMissing() | ReplayRefused():

@@ -24,10 +24,10 @@ from streams.export import export
 from streams.instants import parse_instant
 from streams.replay import Progress as ReplayProgress
 from streams.replay import Replayed, Replayer
+from streams.rest import ShardsAtWork
 from streams.sending import EventWriter
 from streams.settings import Settings
 from streams.topics import ACCOUNT_INPUTS, EVENT_TOPICS
-from streams.waiting import ShardsAtWork
 
 
 class ReplayOptions(NamedTuple):

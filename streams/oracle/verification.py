@@ -19,8 +19,9 @@ from streams.log import LogReader
 from streams.oracle.database import ROWS_AT_ONCE, CannotVerify, ChangeRecord, Database, EventRecord
 from streams.oracle.invariants import INVARIANTS
 from streams.oracle.report import Mismatch, Report
+from streams.rest import wait_at_rest
 from streams.settings import Settings
-from streams.snapshot import Snapshot, has_moved, read_snapshot, wait_at_rest
+from streams.snapshot import Snapshot, has_moved, read_snapshot
 from streams.topics import ACCOUNT_INPUTS, EVENT_TOPICS, Topic
 
 REST_TIMEOUT_SECONDS = 30.0

@@ -70,9 +70,9 @@ def test_the_forecast_equals_a_walk_through_the_days(entries: list[tuple[int, in
     segment, lapsed, _, tier = where(TODAY, None)
     expected = []
     for day in range(TODAY + 1, TODAY + 40):
-        *now, revenue, next_tier = where(day, tier)
-        if now != [segment, lapsed]:
-            segment, lapsed = now[0], now[1]
+        now_segment, now_lapsed, revenue, next_tier = where(day, tier)
+        if (now_segment, now_lapsed) != (segment, lapsed):
+            segment, lapsed = now_segment, now_lapsed
             expected.append(Step(day, revenue, segment, lapsed))
         tier = next_tier
     start = where(TODAY, None)[3]

@@ -177,9 +177,7 @@ def test_any_load_gives_the_same_answers(load: int) -> None:
         for revenue in {*revenues, *range(0, 500, 7)}:
             assert index.position(revenue, basis) == brute_force.position(revenues, revenue, basis)
         for share_bp in range(0, WHOLE_BP + 1, 397):
-            assert index.line(share_bp, basis) == (
-                brute_force.line(revenues, share_bp, basis) or UNREACHABLE_MINOR
-            )
+            assert index.line(share_bp, basis) == (brute_force.line(revenues, share_bp, basis) or UNREACHABLE_MINOR)
 
 
 @pytest.mark.parametrize(
@@ -200,9 +198,7 @@ def test_any_load_gives_the_same_answers(load: int) -> None:
         (lambda index: index.group_of("new"), KeyError),
     ],
 )
-def test_a_refused_change_changes_nothing(
-    change: Callable[[OrderIndex], object], error: type[Exception]
-) -> None:
+def test_a_refused_change_changes_nothing(change: Callable[[OrderIndex], object], error: type[Exception]) -> None:
     """Errors come before the first write."""
     index = OrderIndex(2, [("here", 10, 1)])
     with pytest.raises(error):

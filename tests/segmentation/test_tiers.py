@@ -62,9 +62,7 @@ def assert_same(tiers: Tiers, reference: BruteForce) -> None:
 
 
 @pytest.mark.parametrize(("basis", "band", "regime", "boundaries"), CONFIGURATIONS)
-def test_batches_give_what_brute_force_gives(
-    basis: Basis, band: int, regime: str, boundaries: tuple[int, ...]
-) -> None:
+def test_batches_give_what_brute_force_gives(basis: Basis, band: int, regime: str, boundaries: tuple[int, ...]) -> None:
     """After every random batch the moves, their causes and the whole state equal the brute-force ones."""
     rng = random.Random(f"{basis} {band} {regime} {boundaries}")
     tiers = Tiers(basis=basis, boundaries=boundaries, band=band, load=2)
@@ -126,17 +124,13 @@ def test_any_prefix_gives_what_brute_force_gives(basis: Basis, band: int, batche
 @given(
     basis=st.sampled_from(Basis),
     batches=st.lists(
-        st.lists(
-            st.tuples(st.sampled_from("abcdefgh"), st.one_of(st.none(), st.integers(1, 50))), max_size=6
-        ),
+        st.lists(st.tuples(st.sampled_from("abcdefgh"), st.one_of(st.none(), st.integers(1, 50))), max_size=6),
         max_size=12,
     ),
 )
 def test_without_a_band_history_does_not_matter(basis: Basis, batches: list[Batch]) -> None:
     """With band 0 the tiers are a function of the revenues: batch by batch, or all at once."""
-    one_by_one, at_once = (
-        Tiers(basis=basis, boundaries=(3000, 8000), band=0, load=load) for load in (1, LOAD)
-    )
+    one_by_one, at_once = (Tiers(basis=basis, boundaries=(3000, 8000), band=0, load=load) for load in (1, LOAD))
     for batch in batches:
         one_by_one.apply(batch)
     at_once.apply([standing for batch in batches for standing in batch])

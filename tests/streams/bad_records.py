@@ -82,9 +82,7 @@ def _raw(name: str, reason: Reason, value: bytes | None) -> BadRecord:
 
 def _account(name: str, reason: Reason, account_id: str) -> BadRecord:
     """A purchase of an account by this name, with the key that fits."""
-    return BadRecord(
-        name, "purchase", account_id.encode(), spoiled("purchase", account_id=account_id), reason
-    )
+    return BadRecord(name, "purchase", account_id.encode(), spoiled("purchase", account_id=account_id), reason)
 
 
 def _with_note(note: bytes) -> bytes:
@@ -110,9 +108,7 @@ _RECORD = [
     _raw("string of JSON", Reason.NOT_AN_OBJECT, json.dumps(spoiled("purchase").decode()).encode()),
     _raw("number", Reason.NOT_AN_OBJECT, b"1"),
     _raw("duplicate key", Reason.DUPLICATE_KEY, spoiled("purchase")[:-1] + b', "amount_minor": 1}'),
-    _raw(
-        "duplicate key, escaped", Reason.DUPLICATE_KEY, spoiled("purchase")[:-1] + b', "\\u0063urrency": 1}'
-    ),
+    _raw("duplicate key, escaped", Reason.DUPLICATE_KEY, spoiled("purchase")[:-1] + b', "\\u0063urrency": 1}'),
     _raw("duplicate key, inside", Reason.DUPLICATE_KEY, _with_note(b'{"a": 1, "a": 2}')),
     _raw("deep arrays", Reason.TOO_DEEP, _with_note(b"[" * 1_000 + b"]" * 1_000)),
     _raw("deep objects", Reason.TOO_DEEP, _with_note(b'{"a":' * 1_000 + b"1" + b"}" * 1_000)),
@@ -199,9 +195,7 @@ _CHARACTERS = [
     _signup("right-to-left isolate", Reason.CONTROL_CHARACTERS, name="Acme \u2067Ltd\u2069"),
     _signup("override in an attribute", Reason.CONTROL_CHARACTERS, attributes={"owner": "\u202dAnn"}),
     _raw("lone surrogate", Reason.NOT_JSON, spoiled("purchase").replace(b"bad-1", b"\\ud800")),
-    _raw(
-        "lone surrogate, letters after", Reason.NOT_JSON, spoiled("purchase").replace(b"bad-1", b"\\udc00a")
-    ),
+    _raw("lone surrogate, letters after", Reason.NOT_JSON, spoiled("purchase").replace(b"bad-1", b"\\udc00a")),
     _raw("surrogate in UTF-8", Reason.NOT_UTF8, spoiled("purchase").replace(b"bad-1", b"\xed\xa0\x80")),
 ]
 

@@ -21,8 +21,8 @@ from streams.embedded import Embedded
 from streams.instants import parse_instant
 from streams.log import LogReader
 from streams.messages import Tick, encode_tick
+from streams.rest import ShardsAtWork
 from streams.settings import Settings
-from streams.snapshot import wait_at_rest
 from streams.topics import ACCOUNT_INPUTS, EVENT_TOPICS, Topic, TopicNames, create_topics
 from streams.worker import Worker
 from tests.streams.bad_records import BAD_RECORDS, partition_of
@@ -244,6 +244,5 @@ async def run_story(settings: Settings, policy: Policy, seed: int) -> None:
             await player.send(records)
             midnight = (FIRST_DAY + timedelta(days=day)).isoformat()
             await player.tick(parse_instant(midnight) + 1_500_000)
-            await wait_at_rest(
-                redis, None, settings, timeout_seconds=REST_SECONDS, ends=player.ends, poll_seconds=0.005
-            )
+            shards = ShardsAtWork(redis, settings.redis_prefix, PARTITIONS, no_progress_seconds=REST_SECONDS)
+            await shards.until_at_rest(player.ends)

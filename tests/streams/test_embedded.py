@@ -29,9 +29,7 @@ async def test_a_record_comes_back_with_its_time_and_headers(embedded: Embedded)
     await admin.close()
     async with AIOKafkaProducer(bootstrap_servers=embedded.kafka, acks="all") as producer:
         headers = [("ce_id", b"a:1")]
-        await producer.send_and_wait(
-            TOPIC, b"v", b"k", partition=2, timestamp_ms=867_542_400_000, headers=headers
-        )
+        await producer.send_and_wait(TOPIC, b"v", b"k", partition=2, timestamp_ms=867_542_400_000, headers=headers)
         await producer.send_and_wait(TOPIC, None, b"k", partition=2, timestamp_ms=867_542_400_001)
 
     partitions = [TopicPartition(TOPIC, number) for number in range(4)]

@@ -29,9 +29,10 @@ from streams.messages import Outgoing, encode_outgoing
 from streams.oracle import CannotVerify, Report, verify
 from streams.oracle.database import Database, EventRecord
 from streams.oracle.invariants import INVARIANTS
+from streams.rest import unrest
 from streams.settings import Settings
 from streams.shard import LogPosition
-from streams.snapshot import AccountShardState, NoInstallation, Snapshot, at_rest, unrest
+from streams.snapshot import AccountShardState, NoInstallation, Snapshot
 from streams.topics import EVENT_TOPICS, Topic
 from tests.streams.bad_records import BAD_RECORDS
 from tests.streams.installation import (
@@ -675,7 +676,6 @@ async def test_whatever_is_left_to_do_is_unrest(pure: Installed, disturb: Damage
         said = await unrest(redis, reader, pure.settings)
         assert (said is None) == (reason is None)
         assert (reason or "") in (said or "")
-        assert await at_rest(redis, reader, pure.settings) == (reason is None)
 
 
 # -- arithmetic --------------------------------------------------------------------------------------------

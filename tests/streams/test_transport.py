@@ -205,7 +205,7 @@ async def test_committed_offsets_follow(embedded: Embedded) -> None:
 async def test_fetches_wait_shortly_and_read_committed(embedded: Embedded) -> None:
     """Both are set where aiokafka uses them."""
     async with Reader(embedded.kafka) as reader, reader.reading() as app:
-        thread: Any = app.consumer._thread
+        thread: Any = cast(transport.Consumer, app.consumer)._thread
         await reader.send(1)
         await reader.until_read(1)
         fetcher = thread._consumer._fetcher
@@ -280,7 +280,7 @@ async def test_a_dropped_batch_is_read_again(embedded: Embedded) -> None:
         await installation.send(purchase("acme", "1", moment(0), 100))
         await installation.tick(moment(1))
         await installation.rest()
-        thread: Any = running.worker.app.consumer._thread
+        thread: Any = cast(transport.Consumer, running.worker.app.consumer)._thread
         fetch = thread._fetch_records
         dropped: list[transport.Batch] = []
 

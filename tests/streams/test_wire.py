@@ -94,15 +94,10 @@ moments = st.datetimes(
 )
 attributes = st.dictionaries(
     st.from_regex(r"[a-z][a-z0-9_]{0,63}", fullmatch=True),
-    identifiers
-    | st.just("")
-    | st.integers(-(2**53), 2**53)
-    | st.floats(allow_nan=False, allow_infinity=False),
+    identifiers | st.just("") | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False),
     max_size=64,
 )
-unknown = st.dictionaries(
-    identifiers.map(lambda name: f"x-{name}"), st.none() | st.text() | st.integers(), max_size=3
-)
+unknown = st.dictionaries(identifiers.map(lambda name: f"x-{name}"), st.none() | st.text() | st.integers(), max_size=3)
 
 
 def written(document: dict[str, object], *, escaped: bool) -> bytes:
@@ -224,9 +219,7 @@ def test_letters_of_every_script_are_welcome(name: str, escaped: bool) -> None:
     assert event.name == name
 
 
-@pytest.mark.parametrize(
-    ("currency", "amount", "cents"), [("USD", 100, 100), ("EUR", 100, 108), ("JPY", 1_500, 1_005)]
-)
+@pytest.mark.parametrize(("currency", "amount", "cents"), [("USD", 100, 100), ("EUR", 100, 108), ("JPY", 1_500, 1_005)])
 def test_amounts_are_converted_into_the_base_currency(currency: str, amount: int, cents: int) -> None:
     """A refund takes away what the purchase brought."""
     bought = decode("purchase", spoiled("purchase", currency=currency, amount_minor=amount))
@@ -443,8 +436,7 @@ def test_arbitrary_bytes_are_refused_and_nothing_else_happens(
     kind=st.sampled_from(KINDS),
     at=st.floats(0, 1, exclude_max=True),
     cut=st.integers(0, 5),
-    paste=st.binary(max_size=5)
-    | st.sampled_from([b"\\u0000", b"\\ud800", b"\xe2\x80\xae", b"1e999", b'","', b"}"]),
+    paste=st.binary(max_size=5) | st.sampled_from([b"\\u0000", b"\\ud800", b"\xe2\x80\xae", b"1e999", b'","', b"}"]),
 )
 def test_a_good_record_with_other_bytes_in_it_breaks_nothing(
     kind: EventKind, at: float, cut: int, paste: bytes

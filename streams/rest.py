@@ -1,0 +1,209 @@
+"""Whether the shards have done everything that was published, told from their state: no worker needs to be asked."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, cast
+
+import orjson
+from redis.asyncio import Redis
+
+from segmentation.account import NEVER
+from segmentation.events import MICROSECONDS_PER_DAY
+from state.founding import read_founding
+from state.keys import StageName, shard_keys
+from streams.log import LogReader
+from streams.messages import Reached
+from streams.settings import Settings
+from streams.snapshot import NoInstallation
+from streams.topics import ACCOUNT_INPUTS, Topic
+
+POLL_SECONDS = 0.005
+NO_PROGRESS_SECONDS = 60.0
+
+Ends = Mapping[tuple[Topic, int], int]
+"""(Input topic, partition) -> the offset up to which it has to be applied."""
+
+
+class NoProgress(Exception):
+    """Nothing was applied for a minute although there is something to do. The message says what to look at."""
+
+
+class ShardNow(NamedTuple):
+    """Of a shard, what tells whether it is at rest."""
+
+    progress: dict[str, int]
+    state: dict[str, Any]
+    waiting: int
+    """Records in its outbox."""
+    due_day: int
+    """The first day on which time alone may change an account; NEVER if none."""
+
+    @property
+    def clock_us(self) -> int:
+        """The instant its clock shows; 0 before the first tick."""
+        return int(self.state.get("clock_us", 0))
+
+    @property
+    def has_due_work(self) -> bool:
+        """Whether accounts are due. Before the first tick none are."""
+        return self.state.get("mode") is not None and self.due_day <= self.clock_us // MICROSECONDS_PER_DAY
+
+
+class ShardsNow(NamedTuple):
+    """All shards, as one moment saw them: else something could slip from one to the other."""
+
+    accounts: list[ShardNow]
+    ranking: list[ShardNow]
+    missing: str | None
+    """A shard that is not there (yet); None: all are."""
+
+    @property
+    def mode(self) -> str | None:
+        """Of the time that the shards live in; None before the first tick."""
+        return next((mode for shard in self.accounts if (mode := shard.state.get("mode"))), None)
+
+    @property
+    def clock_us(self) -> int:
+        """The latest instant that a shard's clock shows; 0 before the first tick."""
+        return max((shard.clock_us for shard in self.accounts), default=0)
+
+    @property
+    def next_due_day(self) -> int:
+        """The first day on which time alone may change an account; NEVER if none."""
+        return min((shard.due_day for shard in self.accounts), default=NEVER)
+
+    def unreached(self, ends: Ends, firsts: Ends, topics: tuple[Topic, ...] = ACCOUNT_INPUTS) -> str | None:
+        """An input that is not applied up to its end, in words; None: all are. `firsts`: where the inputs begin."""
+        for number, shard in enumerate(self.accounts):
+            for topic in topics:
+                end = ends.get((topic, number), 0)
+                reached = shard.progress.get(topic, firsts.get((topic, number), 0))
+                if reached < end:
+                    return f"account shard {number} has applied {topic} up to {reached} of {end}"
+        return None
+
+    def unrest(self, ends: Ends, firsts: Ends) -> str | None:
+        """What keeps the shards from having done everything up to the ends, in words; None: nothing does."""
+        return self.missing or self.unreached(ends, firsts) or self._unfinished()
+
+    def _unfinished(self) -> str | None:
+        taken: dict[str, list[Reached]] = {}
+        for number, shard in enumerate(self.ranking):
+            if shard.waiting:
+                return f"ranking shard {number} has {shard.waiting} records to publish"
+            if shard.state.get("muted_until"):
+                return f"ranking shard {number} reads on silently, up to where it was before its state was lost"
+            for source, reached in shard.state.get("sources", {}).items():
+                taken.setdefault(source, []).append(Reached.of(reached))
+        for number, shard in enumerate(self.accounts):
+            if shard.has_due_work:
+                return f"account shard {number} has accounts that are due since day {shard.due_day}"
+            if shard.waiting:
+                return f"account shard {number} has {shard.waiting} records to publish"
+            sent = shard.state.get("sent")
+            # not: equal, as after the store went back in time the ranking stage may know more than was sent again
+            if sent and all(Reached.of(sent).is_ahead_of(reached) for reached in taken.get(str(number), ())):
+                return f"the newest standings of account shard {number} have not been taken"
+        return None
+
+
+async def look(redis: Redis, prefix: str, partitions: int) -> ShardsNow:
+    """All shards at one moment, in one round trip. Raises RedisError."""
+    stages = [(stage, number) for stage in StageName for number in range(partitions)]
+    async with redis.pipeline(transaction=True) as pipeline:
+        for stage, number in stages:
+            keys = shard_keys(prefix, stage, number)
+            pipeline.hmget(keys.meta, ["progress", "state"])
+            pipeline.llen(keys.outbox)
+            pipeline.zrange(keys.due, 0, 0, withscores=True)
+        answers = await pipeline.execute()
+    shards: dict[StageName, list[ShardNow]] = {stage: [] for stage in StageName}
+    missing = None
+    for (stage, number), at in zip(stages, range(0, len(answers), 3), strict=True):
+        (progress, state), waiting, due = answers[at : at + 3]
+        if progress is None:
+            missing = f"{stage} shard {number} is not there (yet)"
+        shards[stage].append(
+            ShardNow(
+                orjson.loads(progress) if progress else {},
+                orjson.loads(state) if state else {},
+                cast(int, waiting),
+                int(due[0][1]) if due else NEVER,
+            )
+        )
+    return ShardsNow(shards[StageName.ACCOUNTS], shards[StageName.RANKING], missing)
+
+
+async def unrest(redis: Redis, reader: LogReader, settings: Settings) -> str | None:
+    """What keeps the installation from having done all that is in its inputs now, in words; None: it is at rest.
+
+    Raises NoInstallation, RedisError, KafkaError.
+    """
+    founding = await read_founding(redis, settings.redis_prefix)
+    if founding is None:
+        raise NoInstallation(f"the store holds no installation under {settings.redis_prefix!r}")
+    numbers = range(founding.partitions)
+    bounds = await reader.bounds([(topic, number) for topic in ACCOUNT_INPUTS for number in numbers])
+    ends = {key: bound.end for key, bound in bounds.items()}
+    firsts = {key: bound.first for key, bound in bounds.items()}
+    return (await look(redis, settings.redis_prefix, founding.partitions)).unrest(ends, firsts)
+
+
+async def wait_at_rest(redis: Redis, reader: LogReader, settings: Settings, *, timeout_seconds: float) -> None:
+    """Return once the installation is at rest. Raises what `unrest` raises, and TimeoutError, saying why."""
+    until = asyncio.get_running_loop().time() + timeout_seconds
+    while (reason := await unrest(redis, reader, settings)) is not None:
+        if asyncio.get_running_loop().time() >= until:
+            raise TimeoutError(f"not at rest after {timeout_seconds:g} s: {reason}")
+        await asyncio.sleep(4 * POLL_SECONDS)
+
+
+class ShardsAtWork:
+    """The shards of an installation, seen by somebody who feeds them and knows what they have to reach."""
+
+    def __init__(
+        self,
+        redis: Redis,
+        prefix: str,
+        partitions: int,
+        *,
+        check_worker: Callable[[], None] = lambda: None,
+        no_progress_seconds: float = NO_PROGRESS_SECONDS,
+    ) -> None:
+        """`check_worker` is called now and then while waiting, and raises where there is nothing to wait for."""
+        self._redis = redis
+        self._prefix = prefix
+        self._partitions = partitions
+        self._check_worker = check_worker
+        self._no_progress_seconds = no_progress_seconds
+
+    async def look(self) -> ShardsNow:
+        """One round trip. Raises RedisError."""
+        return await look(self._redis, self._prefix, self._partitions)
+
+    async def until_at_rest(self, ends: Ends) -> int:
+        """Return when everything up to the ends is applied, and everything that follows from it is done and published.
+
+        Returns the first day on which time alone may change an account. Raises NoProgress, RedisError.
+        """
+        return (await self._until(lambda now: now.unrest(ends, {}))).next_due_day
+
+    async def until_ticked(self, ends: Ends) -> None:
+        """Return when the account stage has taken the ticks up to the ends. Raises NoProgress, RedisError."""
+        await self._until(lambda now: now.unreached(ends, {}, (Topic.TICKS,)))
+
+    async def _until(self, unrest: Callable[[ShardsNow], str | None]) -> ShardsNow:
+        clock = asyncio.get_running_loop().time
+        now, since = await self.look(), clock()
+        while (reason := unrest(now)) is not None:
+            self._check_worker()
+            await asyncio.sleep(POLL_SECONDS)
+            last, now = now, await self.look()
+            if now != last:
+                since = clock()
+            elif clock() - since > self._no_progress_seconds:
+                raise NoProgress(
+                    f"no worker has made progress for {self._no_progress_seconds:g} s ({reason}): is one running, with "
+                    "the same settings? Start it with `resegment worker --clock replay`."
+                )
+        return now
