@@ -156,10 +156,7 @@ class OrderIndex:
         """
         running = self._running_weights(basis)
         i = max(self._bin_at(revenue), 0)
-        if self._is_single(i):
-            up_to = running[i + 1]
-        else:
-            up_to = running[i] + self._bins[i].weight_up_to(revenue, basis)
+        up_to = running[i + 1] if self._is_single(i) else running[i] + self._bins[i].weight_up_to(revenue, basis)
         return running[-1] - up_to, running[-1]
 
     def line(self, share_bp: int, basis: Basis) -> int:
