@@ -29,6 +29,10 @@ PRODUCER_ARGUMENTS: dict[str, Any] = {
     "max_request_size": DEAD_LETTER_BYTES_MAX + 65_536,
 }
 
+PUBLISH_SECONDS_MAX = 20.0
+"""A transactional producer retries for ever, and after a broker's restart it may wait for what never comes. After this
+long a new one takes over."""
+
 STOP_SECONDS = 2.0
 """How long a producer may take to end. It retries for ever, so without its broker it would never."""
 
@@ -68,20 +72,22 @@ class TransactionalPublisher:
         await self.close()
         producer = AIOKafkaProducer(**self._arguments, **PRODUCER_ARGUMENTS, transactional_id=self._transactional_id)
         try:
-            await producer.start()
+            async with asyncio.timeout(PUBLISH_SECONDS_MAX):
+                await producer.start()
         except BaseException:
             await asyncio.shield(_let_go(producer))
             raise
         self._producer = producer
 
     async def publish(self, records: list[Outgoing]) -> Told:
-        """All or none of the records. After any error, claim before publishing again."""
+        """All or none of the records. After any error, TimeoutError too, claim before publishing again."""
         producer = self._producer
         assert producer is not None
         try:
-            await producer.begin_transaction()
-            told = await _send(producer, records, self._names)
-            await producer.commit_transaction()
+            async with asyncio.timeout(PUBLISH_SECONDS_MAX):
+                await producer.begin_transaction()
+                told = await _send(producer, records, self._names)
+                await producer.commit_transaction()
         except BaseException:
             # Not aborted here: the claim that comes next, of whatever worker, does it. Waiting for that here would hold
             # up whoever takes the shard away, for ever if no answer comes.

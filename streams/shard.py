@@ -101,6 +101,7 @@ class Shard(ABC):
         """Next offset of each input, as committed."""
         self.position: dict[str, int] = {}
         """Next offset of each input, as read; ahead of the progress for what is held back."""
+        self._position_seen: dict[str, int] = {}
         self._seeks: dict[Topic, int] = {}
         self._failed = failed
         self._tasks: list[asyncio.Task[None]] = []
@@ -253,6 +254,22 @@ class Shard(ABC):
             self.position[topic] = batch.end
             await self._guarded(self.take(topic, records, batch.end))
         await self.relay.drained_to(self.outbox_records_max)
+
+    async def watch_reading(self) -> None:
+        """Go back to where the shard is if nothing came since the last call although the log has more.
+
+        A batch that Faust dropped is noticed when the next one comes; if none comes, here.
+        """
+        seen, self._position_seen = self._position_seen, dict(self.position)
+        if not self.owned or self.lock.locked() or self.relay.waiting > self.outbox_records_max:
+            return
+        bounds = await self.input_log.bounds(self.partition, self.inputs)
+        async with self.lock:
+            for topic in self.inputs:
+                position = self.position.get(topic)
+                if self.owned and position == seen.get(topic) and position is not None and position < bounds[topic].end:
+                    log.warning("%s: %s stands at %d, the log has %d", self, topic, position, bounds[topic].end)
+                    self._seeks.update(await self.input_log.seek(self.partition, {topic: position}))
 
     async def _do_due_work(self) -> None:
         while True:

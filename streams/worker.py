@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import faust
+from aiokafka.errors import KafkaError
 from faust.types import TP
 from redis.asyncio import Redis
 
@@ -30,6 +31,9 @@ from streams.ticker import Ticker
 from streams.topics import ACCOUNT_INPUTS, SHARDED, Topic, TopicNames
 
 log = logging.getLogger(__name__)
+
+WATCH_SECONDS = 5.0
+"""How long a shard may stand still before the end of its log until it is looked into."""
 
 DRAIN_SECONDS = 10.0
 """How long a worker that was asked to leave goes on publishing what it has decided."""
@@ -70,15 +74,17 @@ class Worker:
             await self.prepare(rebuild=rebuild)
             stack.enter_context(_few_garbage_collections())
             self._failure = asyncio.get_running_loop().create_future()
-            ticker = asyncio.create_task(self._tick()) if self.settings.clock == "wall" else None
+            helpers = [asyncio.create_task(self._watch_reading())]
+            if self.settings.clock == "wall":
+                helpers.append(asyncio.create_task(self._tick()))
             self.app.finalize()
             try:
                 await self.app.start()
                 await self._until(stop)
             finally:
-                if ticker is not None:
-                    ticker.cancel()
-                    await asyncio.gather(ticker, return_exceptions=True)
+                for helper in helpers:
+                    helper.cancel()
+                await asyncio.gather(*helpers, return_exceptions=True)
                 await self._leave()
 
     async def _until(self, stop: asyncio.Event) -> None:
@@ -304,6 +310,15 @@ class Worker:
         assigned = {tp: offset for tp, offset in tps.items() if tp in consumer.assignment()}
         await consumer.seek_wait(assigned)
         return {self.names.topic(tp.topic): consumer.seeks(tp) for tp in tps}
+
+    async def _watch_reading(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            for shard in list(self.shards.values()):
+                try:
+                    await shard.watch_reading()
+                except (KafkaError, OSError) as error:
+                    log.debug("%s: cannot see where the log ends: %s", shard, error)
 
     async def _tick(self) -> None:
         def owned() -> list[int]:

@@ -41,7 +41,7 @@ async def main() -> None:
             while (frame := getattr(waiting, "cr_frame", None)) is not None:
                 chain.append(f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno} {frame.f_code.co_name}")
                 waiting = getattr(waiting, "cr_await", None)
-            if any(part.startswith(("shard.", "relay.", "worker.")) for part in chain):
+            if any(part.startswith(("shard.", "relay.", "worker.", "sender.")) for part in chain):
                 print("waits:", " > ".join(chain), file=sys.stderr, flush=True)
 
     loop = asyncio.get_running_loop()
@@ -58,5 +58,6 @@ if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for chatty in ("faust", "mode"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # without a broker it says so fifty times a second
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(main())
