@@ -22,6 +22,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
@@ -194,7 +195,7 @@ class Bench:
 
     async def _until_ticked(self, redis: Redis, settings: Settings) -> None:
         keys = [shard_keys(settings.redis_prefix, StageName.ACCOUNTS, number).meta for number in range(PARTITIONS)]
-        while not all([b'"clock_us":0' not in (await redis.hget(key, "state") or b'"clock_us":0') for key in keys]):
+        while not all([b'"mode":"live"' in cast(bytes, await redis.hget(key, "state") or b"") for key in keys]):
             await asyncio.sleep(0.05)
 
     async def _until_moved(self, redis: Redis, settings: Settings) -> float:

@@ -5,6 +5,7 @@ appear twice in the log, after a crash between publishing and trimming; it is ne
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
@@ -140,11 +141,25 @@ async def _let_go(producer: AIOKafkaProducer) -> None:
     """Stop a producer, without waiting for a broker that does not answer: what it holds is in the outbox still."""
     try:
         await asyncio.wait_for(producer.stop(), STOP_SECONDS)
-    except (TimeoutError, KafkaError, OSError) as error:
+    except Exception as error:
         log.debug("a producer did not stop cleanly: %r", error)
         if producer._sender.sender_task is not None:
             producer._sender.sender_task.cancel()
-        await producer.client.close()
+        with contextlib.suppress(Exception):  # whatever is the matter with it: it is of no use any more
+            await producer.client.close()
+    _hear_all(producer)
+
+
+def _hear_all(producer: AIOKafkaProducer) -> None:
+    """Its failure is known already; asyncio would complain of each future that nobody asked."""
+    batches = [*producer._message_accumulator._pending_batches]
+    batches += [batch for queue in producer._message_accumulator._batches.values() for batch in queue]
+    futures = [batch._drain_waiter for batch in batches]
+    if producer._txn_manager is not None:
+        futures.append(producer._txn_manager.wait_for_transaction_end())
+    for future in futures:
+        if future is not None and future.done():
+            _heard(future)
 
 
 async def _send(producer: AIOKafkaProducer, records: list[Outgoing], names: TopicNames) -> Told:
@@ -165,11 +180,18 @@ async def _send(producer: AIOKafkaProducer, records: list[Outgoing], names: Topi
         for builder in builders
     ]
     told: Told = {}
+    for _, future, _ in sent:
+        future.add_done_callback(_heard)  # after the first failure nobody asks for the others
     for topic, future, count in sent:
         metadata = await future
         if topic is Topic.SEGMENTS:
             told[str(metadata.partition)] = metadata.offset + count
     return told
+
+
+def _heard(future: asyncio.Future[Any]) -> None:
+    if not future.cancelled():
+        future.exception()
 
 
 def _append(builder: BatchBuilder, record: Outgoing) -> bool:

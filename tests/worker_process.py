@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from segmentation.policy import Policy
 from state.client import connect
-from streams.cli.running import loop_factory
+from streams.event_loop import fast_loop
 from streams.settings import Settings
 from streams.worker import Worker
 
@@ -59,5 +59,5 @@ if __name__ == "__main__":
     for chatty in ("faust", "mode"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # without a broker it says so fifty times a second
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=fast_loop()) as runner:
         runner.run(main())

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 from segmentation.policy import Policy, load_policy
 from state.client import connect
 from streams.cli.failures import CommandFailed, Terminated
+from streams.event_loop import fast_loop
 from streams.log import LogReader
 from streams.settings import Settings
 from streams.topics import SHARDED, Topic, TopicNames
@@ -31,20 +32,11 @@ def read_policy(settings: Settings) -> Policy:
     return load_policy(settings.policy) if settings.policy else Policy.default()
 
 
-def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """The fast event loop, where it is installed."""
-    try:
-        import uvloop
-    except ModuleNotFoundError:
-        return None
-    return uvloop.new_event_loop
-
-
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run to the end. SIGINT, SIGTERM and SIGHUP cancel the work, so that it leaves nothing behind."""
     # what a library has to say about a fault is said by the error that it raises, once
     logging.basicConfig(level=logging.CRITICAL)
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=fast_loop()) as runner:
         return runner.run(_until_terminated(work))
 
 

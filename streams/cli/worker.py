@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from streams.cli.failures import CHECK_FAILED
-from streams.cli.running import loop_factory, read_policy, read_settings, store
+from streams.cli.running import read_policy, read_settings, store
+from streams.event_loop import fast_loop
 from streams.worker import DRAIN_SECONDS, Worker
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ def run_worker(
             await Worker(settings, rules, redis).run(stop, rebuild=rebuild)
         log.info("left")
 
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=fast_loop()) as runner:
         runner.run(work())
 
 
