@@ -11,11 +11,10 @@ import time
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
-import uvloop
-
 from segmentation.policy import Policy
 from state.client import connect
 from streams.accounts import AccountShard
+from streams.event_loop import fast_loop
 from streams.ranking import RankingShard
 from streams.relay import Relay
 from streams.settings import Settings
@@ -74,4 +73,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(main())
+    with asyncio.Runner(loop_factory=fast_loop()) as runner:
+        runner.run(main())

@@ -44,7 +44,8 @@ class Standing(NamedTuple):
     stage: str
     revenue_minor: int
     version: int
-    """How many input records of the account this rests on: a lower one is older news."""
+    """1, and 1 more for each record of purchases that this rests on. Those have one order, so with the day it says
+    exactly what is known: a standing that is newer in neither is no news."""
     day: int
     """The day of the account's clock."""
     reason: str
@@ -94,8 +95,8 @@ class Account:
         "first_purchase_day",
         "history",
         "profile",
-        "records",
         "revenue_minor",
+        "version",
     )
 
     def __init__(
@@ -106,7 +107,7 @@ class Account:
         first_purchase_day: int = NEVER,
         revenue_minor: int = 0,
         due_day: int = NO_DAY + 1,
-        records: int = 0,
+        version: int = 0,
         announced: bool = False,
         history: Ledger | None = None,
     ) -> None:
@@ -119,8 +120,8 @@ class Account:
         """Rolling revenue on `day`."""
         self.due_day = due_day
         """The first day on which time alone may change the standing, or what is stored; NEVER if none."""
-        self.records = records
-        """Input records taken so far, duplicates included."""
+        self.version = version
+        """0: new; else 1, and 1 more for each record of purchases taken so far, duplicates included."""
         self.announced = announced
         """Whether a standing was ever emitted. Until then the account is due at the first tick."""
         self.history = history if history is not None else Ledger()
@@ -178,7 +179,7 @@ class Account:
 
         The parts it needs must be loaded: `blocks_needed`, for an engagement `engagements`, for a signup `profile`.
         """
-        self.records += 1
+        self.version = max(self.version, 1) + isinstance(event, Purchase)
         if isinstance(event, Engagement):
             return self._take_engagement(event, entry_id, policy)
         if self.history.contains(entry_id):

@@ -180,10 +180,8 @@ class Population:
             member = members.get(account_id)
             if member is None:
                 member = members[account_id] = Member(account_id)
-            if (standing.version, standing.day) <= (member.version, member.day):
-                # Told twice; or the sender went back in time and reads its topics in another order: of as many
-                # records the ones it read first may be others. It will come to all of them again.
-                continue
+            if standing.version <= member.version and standing.day <= member.day:
+                continue  # told twice, or the sender went back in time: it will come to all of this again
             if account_id not in taken:
                 before[account_id] = member.stage, member.revenue_minor
             taken[account_id] = standing

@@ -13,7 +13,7 @@ _INTEGER_SIZE = 16
 """Sums of money: 64 bits could overflow, and integers of any size cost more."""
 
 _ACCOUNT = Struct(f"<BHHHI{_INTEGER_SIZE}s")
-"""Flags, day, day of the first purchase, due day, records, revenue. The open block of the history follows."""
+"""Flags, day, day of the first purchase, due day, version, revenue. The open block of the history follows."""
 _ANNOUNCED = 1
 
 _MEMBER = Struct(f"<BBBHIQq{_INTEGER_SIZE}s")
@@ -33,7 +33,7 @@ def encode_account(account: Account) -> bytes:
             account.day,
             account.first_purchase_day,
             account.due_day,
-            account.records,
+            account.version,
             account.revenue_minor.to_bytes(_INTEGER_SIZE, "little", signed=True),
         )
         + account.history.open
@@ -42,13 +42,13 @@ def encode_account(account: Account) -> bytes:
 
 def decode_account(account_id: str, document: bytes, index: bytes | None) -> Account:
     """What encode_account wrote, with the index of its closed blocks where there is one."""
-    flags, day, first_purchase_day, due_day, records, revenue = _ACCOUNT.unpack_from(document)
+    flags, day, first_purchase_day, due_day, version, revenue = _ACCOUNT.unpack_from(document)
     return Account(
         account_id,
         day=day,
         first_purchase_day=first_purchase_day,
         due_day=due_day,
-        records=records,
+        version=version,
         revenue_minor=int.from_bytes(revenue, "little", signed=True),
         announced=bool(flags & _ANNOUNCED),
         history=Ledger(document[_ACCOUNT.size :], index or b""),

@@ -154,16 +154,19 @@ class AccountShard(Shard):
         policy, day, new_start_days = self.policy, self.day, self.policy.new_start_days
         before: dict[str, tuple[Account, str, int, int, Reason | None]] = {}
         causes: dict[str, Event] = {}
+        bought: set[str] = set()
         duplicates = 0
         for event, entry_id in events:
             account_id = event.account_id
             account = accounts[account_id]
             if account_id not in before:
                 stage, revenue_minor = account.stage(new_start_days), account.revenue_minor
-                due_day = account.due_day if account.records else NEVER  # a new one is in no due index yet
+                due_day = account.due_day if account.version else NEVER  # a new one is in no due index yet
                 before[account_id] = account, stage, revenue_minor, due_day, account.advance(day, policy)
             if account.apply(event, entry_id, policy):
                 causes[account_id] = event
+                if isinstance(event, Purchase):
+                    bought.add(account_id)
             else:
                 duplicates += 1
         counts["duplicates"] += duplicates
@@ -172,8 +175,13 @@ class AccountShard(Shard):
         due = commit.due
         for account_id, (account, stage_before, revenue_minor, due_day, advanced) in before.items():
             stage = account.stage(new_start_days)
+            # Also where several effects cancel each other out: another order of reading may have told one of them.
             if day != NO_DAY and (
-                account.revenue_minor != revenue_minor or stage is not stage_before or not account.announced
+                account_id in bought
+                or advanced is not None
+                or account.revenue_minor != revenue_minor
+                or stage is not stage_before
+                or not account.announced
             ):
                 standings.append(_standing(account, stage, advanced, causes.get(account_id)))
             if account.due_day != due_day:
@@ -411,7 +419,7 @@ def _standing(account: Account, stage: str, advanced: Reason | None, cause: Even
         account.account_id,
         stage,
         account.revenue_minor,
-        account.records,
+        account.version,
         account.day,
         reason,
         event_id,

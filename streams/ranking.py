@@ -189,10 +189,11 @@ class RankingShard(Shard):
             out += self._records(changes, mode, end)
         if (self.muted_until or self.rebuild_until) and not self._must_be_silent(end):
             self.muted_until, self.rebuild_until = 0, {}
+            mode = news[-1][1].mode if news else "live"
             for population in self.populations.values():
                 changes, members = population.unmute(self.clock_us)
                 _write(population, members, commit)
-                out += self._records(changes, "live", end)
+                out += self._records(changes, mode, end)
         commit.state = self._state()
         await self.commit(commit, out)
         self._learned.clear()

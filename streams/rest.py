@@ -37,6 +37,8 @@ class ShardNow(NamedTuple):
     """Records in its outbox."""
     due_day: int
     """The first day on which time alone may change an account; NEVER if none."""
+    told: dict[str, int]
+    """Partition of the compacted topic -> offset after the last record that the shard published there."""
 
     @property
     def clock_us(self) -> int:
@@ -113,14 +115,14 @@ async def look(redis: Redis, prefix: str, partitions: int) -> ShardsNow:
     async with redis.pipeline(transaction=True) as pipeline:
         for stage, number in stages:
             keys = shard_keys(prefix, stage, number)
-            pipeline.hmget(keys.meta, ["progress", "state"])
+            pipeline.hmget(keys.meta, ["progress", "state", "told"])
             pipeline.llen(keys.outbox)
             pipeline.zrange(keys.due, 0, 0, withscores=True)
         answers = await pipeline.execute()
     shards: dict[StageName, list[ShardNow]] = {stage: [] for stage in StageName}
     missing = None
     for (stage, number), at in zip(stages, range(0, len(answers), 3), strict=True):
-        (progress, state), waiting, due = answers[at : at + 3]
+        (progress, state, told), waiting, due = answers[at : at + 3]
         if progress is None:
             missing = f"{stage} shard {number} is not there (yet)"
         shards[stage].append(
@@ -129,6 +131,7 @@ async def look(redis: Redis, prefix: str, partitions: int) -> ShardsNow:
                 orjson.loads(state) if state else {},
                 cast(int, waiting),
                 int(due[0][1]) if due else NEVER,
+                orjson.loads(told) if told else {},
             )
         )
     return ShardsNow(shards[StageName.ACCOUNTS], shards[StageName.RANKING], missing)
@@ -146,7 +149,18 @@ async def unrest(redis: Redis, reader: LogReader, settings: Settings) -> str | N
     bounds = await reader.bounds([(topic, number) for topic in ACCOUNT_INPUTS for number in numbers])
     ends = {key: bound.end for key, bound in bounds.items()}
     firsts = {key: bound.first for key, bound in bounds.items()}
-    return (await look(redis, settings.redis_prefix, founding.partitions)).unrest(ends, firsts)
+    now = await look(redis, settings.redis_prefix, founding.partitions)
+    return now.unrest(ends, firsts) or await _invisible(reader, now)
+
+
+async def _invisible(reader: LogReader, now: ShardsNow) -> str | None:
+    """A partition whose newest changes cannot be read yet: a transaction's markers come a moment after its end."""
+    told = {(Topic.SEGMENTS, int(number)): end for shard in now.ranking for number, end in shard.told.items()}
+    if told:
+        for (topic, number), bound in (await reader.bounds(list(told))).items():
+            if bound.end < told[topic, number]:
+                return f"the newest records of {topic} in partition {number} are not visible yet"
+    return None
 
 
 async def wait_at_rest(redis: Redis, reader: LogReader, settings: Settings, *, timeout_seconds: float) -> None:

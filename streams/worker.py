@@ -5,7 +5,7 @@ import gc
 import logging
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -74,9 +74,9 @@ class Worker:
             await self.prepare(rebuild=rebuild)
             stack.enter_context(_few_garbage_collections())
             self._failure = asyncio.get_running_loop().create_future()
-            helpers = [asyncio.create_task(self._watch_reading())]
+            helpers = [asyncio.create_task(self._vital(self._watch_reading()))]
             if self.settings.clock == "wall":
-                helpers.append(asyncio.create_task(self._tick()))
+                helpers.append(asyncio.create_task(self._vital(self._tick())))
             self.app.finalize()
             try:
                 await self.app.start()
@@ -310,6 +310,13 @@ class Worker:
         assigned = {tp: offset for tp, offset in tps.items() if tp in consumer.assignment()}
         await consumer.seek_wait(assigned)
         return {self.names.topic(tp.topic): consumer.seeks(tp) for tp in tps}
+
+    async def _vital(self, work: Coroutine[Any, Any, None]) -> None:
+        """Work without which the worker would only seem to run: its end by an error is the worker's."""
+        try:
+            await work
+        except Exception as error:
+            self._failed(error)
 
     async def _watch_reading(self) -> None:
         while True:

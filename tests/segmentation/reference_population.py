@@ -44,7 +44,7 @@ class ReferencePopulation:
         taken: dict[str, Standing] = {}
         for standing in batch:
             known = self.latest.get(standing.account_id)
-            if known is None or (standing.version, standing.day) > (known.version, known.day):
+            if known is None or standing.version > known.version or standing.day > known.day:
                 self.latest[standing.account_id] = taken[standing.account_id] = standing
         moves = {
             move.account: move

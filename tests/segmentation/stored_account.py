@@ -91,7 +91,7 @@ class StoredAccount:
             first_purchase_day=old.first_purchase_day,
             revenue_minor=old.revenue_minor,
             due_day=old.due_day,
-            records=old.records,
+            version=old.version,
             announced=old.announced,
             history=self.history.reopen(),
         )

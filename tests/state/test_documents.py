@@ -45,7 +45,7 @@ def test_an_account_is_read_as_it_was_written(
         day=day,
         first_purchase_day=first_purchase_day,
         due_day=due_day,
-        records=records,
+        version=records,
         revenue_minor=revenue_minor,
         announced=announced,
     )
@@ -55,7 +55,7 @@ def test_an_account_is_read_as_it_was_written(
     assert type(document) is bytes
     assert len(document) <= 585
     read = decode_account("acme", document, account.history.index() or None)
-    for name in ("account_id", "day", "first_purchase_day", "due_day", "records", "revenue_minor", "announced"):
+    for name in ("account_id", "day", "first_purchase_day", "due_day", "version", "revenue_minor", "announced"):
         assert getattr(read, name) == getattr(account, name)
     assert read.history.open == account.history.open
     assert read.history.closed == account.history.closed

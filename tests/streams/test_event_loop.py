@@ -23,7 +23,7 @@ def test_a_broken_connection_is_an_error_that_clients_recover_from(embedded: Emb
         assert await client.ready(node)
         (connection,) = client._conns.values()
         connection._writer.transport.abort()
-        # the moment in which the transport is closed and the reader has not heard of it
+        await asyncio.sleep(0)  # one turn of the loop: the transport is closed, and the reader has not heard of it
         with pytest.raises(KafkaConnectionError):
             await connection.send(MetadataRequest([]))
         assert await client.force_metadata_update()
