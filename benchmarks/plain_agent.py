@@ -1,6 +1,7 @@
 """The obvious program: one Faust agent that validates, adds up in Redis and sends on, event by event; no tiers."""
 
 import os
+import tempfile
 
 import faust
 import orjson
@@ -13,6 +14,7 @@ app = faust.App(
     broker=f"aiokafka://{os.environ['RESEGMENT_KAFKA_BOOTSTRAP_SERVERS']}",
     web_enabled=False,
     store="memory://",
+    datadir=tempfile.mkdtemp(prefix="resegment-plain-agent-"),
     topic_disable_leader=True,
 )
 prefix = os.environ["RESEGMENT_TOPIC_PREFIX"]
