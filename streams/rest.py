@@ -98,6 +98,8 @@ class ShardsNow(NamedTuple):
             for source, reached in shard.state.get("sources", {}).items():
                 taken.setdefault(source, []).append(Reached.of(reached))
         for number, shard in enumerate(self.accounts):
+            if shard.state.get("rebuild_until"):
+                return f"account shard {number} is being rebuilt from the log"
             if shard.has_due_work:
                 return f"account shard {number} has accounts that are due since day {shard.due_day}"
             if shard.waiting:

@@ -23,6 +23,7 @@ from tests.pipeline import (
     Sent,
     WorkerProcess,
     account_in,
+    chains,
     check,
     day_of,
     event,
@@ -312,6 +313,36 @@ async def test_an_emptied_store_is_corrupt_and_not_new(embedded: Embedded) -> No
         with pytest.raises(CorruptState, match=r"holds changes.*--rebuild"):
             await other.task
         assert await _dump(installation) == {}
+
+
+@pytest.mark.parametrize("band", [0, 2])
+async def test_a_store_is_rebuilt_from_the_log_and_nothing_is_told_again(embedded: Embedded, band: int) -> None:
+    """Of a store that was lost, all that the log still has comes back, and every account's sequence goes on."""
+    policy = PURE.with_changes(band=band)
+    async with Installation(embedded, policy=policy) as installation:
+        load = Load(installation, random.Random(band), accounts=40)
+        async with installation.worker():
+            await load.run(15)
+            await load.finish()
+            await installation.rest()
+            keys = list(await _dump(installation))
+            before = await installation.members()
+        told = chains(await installation.changes())
+        assert sum(map(len, told.values())) >= 30
+        await installation.redis.delete(*keys)
+        async with installation.worker(rebuild=True):
+            await installation.rest()
+            after = await installation.members()
+            assert chains(await installation.changes()) == told
+            assert {name: (m.segment, m.revenue_minor, m.sequence) for name, m in after.items()} == {
+                name: (m.segment, m.revenue_minor, m.sequence) for name, m in before.items()
+            }
+            await load.run(5)
+            await load.finish()
+            await installation.rest()
+        later = chains(await installation.changes())
+        assert all(later[account][: len(chain)] == chain for account, chain in told.items())
+        assert later != told
 
 
 async def test_a_store_emptied_under_a_worker_stops_it(embedded: Embedded) -> None:
