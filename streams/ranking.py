@@ -59,7 +59,8 @@ class RankingShard(Shard):
         self.muted_until: int = state.get("muted_until", 0)
         """Offset of the standings up to which the world was already told: until it is reached nothing is announced."""
         self.rebuild_until: dict[str, dict[str, int]] = state.get("rebuild_until", {})
-        """Rebuilding: where each source's inputs ended when that began. Nothing is announced before all got there."""
+        """Rebuilding: of each source that is not there yet, where its inputs ended when that began. Until all are
+        there, nothing is announced."""
         members: dict[str, list[Member]] = {}
         async for account_id, document in self.store.scan("documents"):
             member, population = decode_member(account_id, document)
@@ -81,11 +82,13 @@ class RankingShard(Shard):
 
     def _must_be_silent(self, position: int) -> bool:
         """Whether the world was told more than this shard knows at a position of its input."""
-        return position < self.muted_until or any(
-            source not in self.sources
-            or any(self.sources[source].progress.get(topic, 0) < end for topic, end in ends.items())
-            for source, ends in self.rebuild_until.items()
-        )
+        return position < self.muted_until or bool(self.rebuild_until)
+
+    def _note_rebuilt(self, source: str, message: Standings) -> None:
+        """A message without standings says that a source has nothing left to tell up to its progress."""
+        ends = self.rebuild_until.get(source)
+        if ends and not message.standings and all(message.progress.get(topic, 0) >= end for topic, end in ends.items()):
+            del self.rebuild_until[source]
 
     def _population(self, name: str) -> Population:
         if name not in self.populations:
@@ -162,6 +165,7 @@ class RankingShard(Shard):
         """Apply the messages that bring news, those of one instant together, and commit."""
         out: list[Outgoing] = []
         news: list[tuple[str, Standings]] = []
+        was_silent = self.muted_until > 0 or bool(self.rebuild_until)
         for record in records:
             try:
                 name = (record.key or b"").decode()
@@ -171,6 +175,7 @@ class RankingShard(Shard):
                 out.append(self._dead_letter(record, str(error)))
                 continue
             source = str(message.source)
+            self._note_rebuilt(source, message)
             if not message.brings(self.sources.get(source)):
                 self.counts["duplicates"] += 1
                 continue
@@ -187,8 +192,8 @@ class RankingShard(Shard):
             changes, members = population.apply(standings, self.clock_us)
             _write(population, members, commit)
             out += self._records(changes, mode, end)
-        if (self.muted_until or self.rebuild_until) and not self._must_be_silent(end):
-            self.muted_until, self.rebuild_until = 0, {}
+        if was_silent and not self._must_be_silent(end):
+            self.muted_until = 0
             mode = news[-1][1].mode if news else "live"
             for population in self.populations.values():
                 changes, members = population.unmute(self.clock_us)
