@@ -9,7 +9,7 @@ import logging
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from aiokafka.errors import KafkaError, ProducerFenced
 from redis.exceptions import RedisError
@@ -301,10 +301,6 @@ class Shard(ABC):
         await self.store.commit(commit)
         self.progress = commit.progress
         self.relay.add(len(commit.outbox))
-
-    def begin(self, progress: Mapping[str, int], state: Mapping[str, Any]) -> Commit:
-        """A commit that brings the inputs to this progress."""
-        return Commit({**self.progress, **progress}, state)
 
 
 async def _stop(tasks: Iterable[asyncio.Task[None]]) -> None:
