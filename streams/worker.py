@@ -18,8 +18,9 @@ from redis.asyncio import Redis
 from segmentation.policy import Policy
 from state import founding
 from state.keys import StageName
+from state.rights import missing_rights
 from state.shard_store import SCHEMA_VERSION, ShardStore
-from streams import transport
+from streams import rights, transport
 from streams.accounts import AccountShard
 from streams.log import LogReader
 from streams.partitions import partition_of
@@ -117,6 +118,7 @@ class Worker:
 
         Raises CannotStart, CorruptState.
         """
+        await self._check_rights()
         await self.reader.refresh()
         counts = {topic: self.reader.partition_count(topic) for topic in Topic}
         missing = [self.names.name(topic) for topic, count in counts.items() if not count]
@@ -141,6 +143,14 @@ class Worker:
                 self.redis, prefix, policy.canonical(), policy.hash, self.partitions, beginnings
             )
         self._check(known)
+
+    async def _check_rights(self) -> None:
+        """Raises CannotStart where broker or store would refuse later what a worker does."""
+        if denied := await rights.missing_rights(self.settings):
+            user = self.settings.kafka_sasl_username or "this user"
+            raise CannotStart(f"the broker does not let {user} do all that a worker does; missing: {', '.join(denied)}")
+        if denied := await missing_rights(self.redis, self.settings.redis_prefix):
+            raise CannotStart(f"the store does not let this user do all that a worker does; missing: {', '.join(denied)}")
 
     async def _beginnings_of_a_rebuild(self) -> dict[tuple[StageName, int], founding.Beginning]:
         """Shards that read the whole log again, and announce nothing before they are where the log ends now."""
