@@ -1,10 +1,11 @@
 """Whether the store lets this user do all that a worker does.
 
 Asked before a worker begins: a script that may not carry out one of its commands ends there, and Redis does not take
-back what it has written before. (`commit` and `trim` therefore ask, too, each time, before they write: rights may change
+back what it has written before. (`commit` and `trim` therefore ask, too, each time before they write: rights may change
 under a worker.)
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from redis.asyncio import Redis
@@ -23,11 +24,15 @@ FOUNDING_COMMANDS = ("HGETALL", "HSETNX")
 async def missing_rights(redis: Redis, prefix: str) -> list[str]:
     """What this user may not do though a worker does it, in words; empty: nothing is missing. Raises RedisError."""
     script = redis.register_script((Path(__file__).parent / "rights.lua").read_text())
-    shards = [shard_keys(prefix, stage, 0) for stage in StageName]
-    try:
-        found = [await script(keys=list(keys), args=SHARD_COMMANDS) for keys in shards]
-        found.append(await script(keys=[founding_key(prefix)], args=FOUNDING_COMMANDS))
-    except NoPermissionError as error:
-        # of the script itself: EVALSHA, SCRIPT LOAD, or no right to the keys at all
-        return [f"{error} (with keys like {shards[0].meta})"]
-    return [missing.decode() for listed in found for missing in listed]
+    asked: list[tuple[Sequence[str], Sequence[str]]] = [
+        *((shard_keys(prefix, stage, 0), SHARD_COMMANDS) for stage in StageName),
+        ([founding_key(prefix)], FOUNDING_COMMANDS),
+    ]
+    missing = []
+    for keys, commands in asked:
+        try:
+            missing += [f"{command.decode()} on {keys[0]}" for command in await script(keys=[*keys], args=[*commands])]
+        except NoPermissionError as error:
+            # of the script itself: EVALSHA, SCRIPT LOAD, or the keys
+            missing.append(f"{error} (asked about {keys[0]})")
+    return missing

@@ -102,10 +102,10 @@ async def _refused(client: AIOKafkaClient, kind: int, key: str, request: Request
         await asyncio.sleep(_AGAIN_SECONDS)
 
 
-# -- what aiokafka 0.14 does not speak: metadata with what the user may do ------------------------------------------------
+# -- what aiokafka 0.14 does not speak: metadata with what the user may do -------------------------------------------
 
 
-class _Rights(Response):
+class _Rights(Response):  # type: ignore[misc]  # aiokafka has no type hints
     API_KEY = 3
     API_VERSION = 8
     SCHEMA = Schema(
@@ -141,7 +141,7 @@ class _Rights(Response):
     )
 
 
-class _AskForRights_v8(RequestStruct):
+class _AskForRights_v8(RequestStruct):  # type: ignore[misc]
     API_KEY = 3
     API_VERSION = 8
     RESPONSE_TYPE = _Rights
@@ -153,7 +153,7 @@ class _AskForRights_v8(RequestStruct):
     )
 
 
-class _AskForRights(Request[_AskForRights_v8]):
+class _AskForRights(Request[_AskForRights_v8]):  # type: ignore[misc]
     API_KEY = 3
 
     def __init__(self, topics: list[str]) -> None:

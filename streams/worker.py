@@ -146,11 +146,16 @@ class Worker:
 
     async def _check_rights(self) -> None:
         """Raises CannotStart where broker or store would refuse later what a worker does."""
-        if denied := await rights.missing_rights(self.settings):
-            user = self.settings.kafka_sasl_username or "this user"
-            raise CannotStart(f"the broker does not let {user} do all that a worker does; missing: {', '.join(denied)}")
-        if denied := await missing_rights(self.redis, self.settings.redis_prefix):
-            raise CannotStart(f"the store does not let this user do all that a worker does; missing: {', '.join(denied)}")
+        asked = {
+            "broker": await rights.missing_rights(self.settings),
+            "store": await missing_rights(self.redis, self.settings.redis_prefix),
+        }
+        for server, missing in asked.items():
+            if missing:
+                raise CannotStart(
+                    f"the {server} does not let this user do all that a worker does (docs/security.md); "
+                    f"missing: {', '.join(missing)}"
+                )
 
     async def _beginnings_of_a_rebuild(self) -> dict[tuple[StageName, int], founding.Beginning]:
         """Shards that read the whole log again, and announce nothing before they are where the log ends now."""

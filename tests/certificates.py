@@ -27,7 +27,19 @@ class Authority:
         """The authority's own certificate: what a client trusts."""
         self._key = directory / f"{name}.key"
         _openssl(
-            *("req", "-x509", *_NEW_KEY, "-keyout", self._key, "-out", self.file, "-days", DAYS, "-subj", f"/CN={name}"),
+            *(
+                "req",
+                "-x509",
+                *_NEW_KEY,
+                "-keyout",
+                self._key,
+                "-out",
+                self.file,
+                "-days",
+                DAYS,
+                "-subj",
+                f"/CN={name}",
+            ),
             *("-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign"),
         )
 

@@ -464,7 +464,7 @@ class CommandProcess(WorkerProcess):
     ) -> None:
         """`variables` win over the settings."""
         self.log = directory / f"{name}.log"
-        environment = os.environ | environment_of(installation.settings) | (variables or {})
+        environment = os.environ | environment_of(installation.settings) | dict(variables or {})
         self._process = self._started(["streams.cli", *arguments], environment)
 
 

@@ -93,7 +93,8 @@ def redis_user(user: str) -> list[str]:
 
 def _documented(line: str) -> list[str]:
     text = DOCUMENT.read_text().replace("\\\n", " ")
-    return [found for block in re.findall(r"^```\w*\n(.*?)^```", text, re.M | re.S) for found in re.findall(line, block, re.M)]
+    blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.M | re.S)
+    return [found for block in blocks for found in re.findall(line, block, re.M)]
 
 
 # -- Kafka -----------------------------------------------------------------------------------------------------------
