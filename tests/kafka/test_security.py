@@ -100,7 +100,7 @@ async def test_everything_goes_with_the_documented_rights(
 ) -> None:
     """A load, bad records too, through a worker that may do what is documented and no more; the reader verifies it."""
     load = Load(installation, random.Random(1))
-    variables = secure.variables(WORKER)
+    variables = secure.variables(WORKER, log_level="DEBUG")
     with CommandProcess(installation, tmp_path, "worker", "worker", variables=variables) as process:
         await process.until_said("claimed 4 shards")
         await load.run(20)
