@@ -1,4 +1,4 @@
-"""What a stranger writes into the topics: commands print nothing of it that a terminal obeys, and logs nothing at all."""
+"""What a stranger writes into the topics: commands print none of it that a terminal obeys; logs say nothing of it."""
 
 import json
 import re
@@ -134,7 +134,7 @@ async def test_commands_print_nothing_that_a_terminal_obeys(installation: Instal
 
 
 async def test_nothing_of_a_record_is_in_the_logs(installation: Installation, tmp_path: Path) -> None:
-    """A worker at the lowest level of logging, with every bad record there is, and good ones with a mark in each text."""
+    """A worker at the lowest level of logging, every bad record there is, and good ones with a mark in each text."""
     bad = [
         Sent(
             TOPICS[record.kind],
