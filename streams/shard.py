@@ -286,9 +286,18 @@ class Shard(ABC):
         await asyncio.Event().wait()
 
     async def _guarded(self, work: Awaitable[T]) -> T | None:
-        """Do work that ends in a commit. Where that fails nothing was written, or it is found when read again."""
+        """Do work that ends in a commit. Where that fails nothing was written, or it is found when read again.
+
+        Raises CorruptState.
+        """
         try:
-            return await work
+            try:
+                return await work
+            except CorruptState as error:
+                # Not corrupt, if it was read partly before and partly after another owner wrote, or the store went back.
+                if await self.store.is_current():
+                    raise
+                raise Refused(str(error)) from error
         except Refused as error:
             self._go_back(f"claimed by another worker, or the store went back in time ({error})", CLAIM_BACK_SECONDS)
         except (RedisError, KafkaError, OSError) as error:
