@@ -89,7 +89,9 @@ class Partition:
     @property
     def stable_end(self) -> int:
         """Up to where committed records can be read."""
-        return min((transaction.begins[self.place] for transaction in self.open), default=self.end)
+        if not self.open:
+            return len(self._records)
+        return min(transaction.begins[self.place] for transaction in self.open)
 
     def append(self, outgoing: Outgoing, transaction: Transaction | None, meaning: object = None) -> int:
         """Add a record. Returns its offset."""
@@ -189,10 +191,11 @@ class SimulatedLog:
 
     def changed(self) -> None:
         """Wake who waits."""
-        waiting, self._waiting = self._waiting, []
-        for future in waiting:
-            if not future.done():
-                future.set_result(None)
+        if self._waiting:
+            waiting, self._waiting = self._waiting, []
+            for future in waiting:
+                if not future.done():
+                    future.set_result(None)
 
     # -- writing -------------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,9 @@ may freeze: what it would run is kept until it thaws. Or it may die: then nothin
 """
 
 import asyncio
+import contextlib
 import heapq
+import warnings
 from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
 from random import Random
@@ -219,16 +221,17 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         self._closed = True
         self._ready.clear()
         self._timers.clear()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # a coroutine that was to begin and never will
+            self._close_tasks()
+
+    def _close_tasks(self) -> None:
         for task in self.tasks:
             if task.done():
                 if not task.cancelled():
                     task.exception()
             else:
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
-                coroutine = task.get_coro()
-                try:
-                    assert coroutine is not None
-                    coroutine.close()
-                except BaseException:
-                    continue  # it would have waited for something on its way out
+                with contextlib.suppress(BaseException):  # it would have waited for something on its way out
+                    task.get_coro().close()  # type: ignore[union-attr]
         self.tasks.clear()

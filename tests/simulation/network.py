@@ -1,5 +1,6 @@
 """The way from a process to a server and back: slow, and where faults are on, broken at either end."""
 
+import contextlib
 from collections.abc import Callable
 from random import Random
 from typing import Any, TypeVar
@@ -94,9 +95,15 @@ class Network:
             return
         del self.doomed[process]
         if self._random() < 0.5:
-            self.loop.serve(self._seconds(), operation, *arguments)
+            self.loop.serve(self._seconds(), _carry_out, operation, arguments)
         self.died(process)
         await self.loop.create_future()  # for ever: it is dead
+
+
+def _carry_out(operation: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+    """For nobody who could hear of the outcome."""
+    with contextlib.suppress(Exception):
+        operation(*arguments)
 
 
 def _answer(future: Any, answer: Any) -> None:
@@ -107,3 +114,4 @@ def _answer(future: Any, answer: Any) -> None:
 def _fail(future: Any, error: Exception) -> None:
     if not future.done():
         future.set_exception(error)
+        future.exception()  # heard, also where who asked is dead

@@ -38,6 +38,7 @@ LOOK_SECONDS = 0.25
 STEPS_MAX = 400_000
 TRACE_LINES_MAX = 120
 
+_SETTINGS = real_settings.Settings(redis_prefix=PREFIX)
 _POLICY = Policy.default()
 _POLICIES = [
     _POLICY.with_changes(basis=basis, band=band, window_days=window_days, new_start_days=new_start_days)
@@ -167,8 +168,7 @@ class Schedule:
                 self.wrongs.append(f"rest: not within {REST_SECONDS:g} s: {reason}")
                 return None
         await asyncio.sleep(1.0)  # the markers of the last transactions
-        settings = real_settings.Settings(redis_prefix=PREFIX)
-        return await read_snapshot(redis, settings)
+        return await read_snapshot(redis, _SETTINGS)
 
     def _check_time(self, key: str) -> None:
         """Time never overtakes data: what a shard has stored of a tick, it has stored of the events before it."""

@@ -24,10 +24,10 @@ from streams.ranking import RankingShard
 from streams.relay import Publisher
 from streams.shard import CorruptState, LogPosition, Shard
 from streams.shard import Record as ShardRecord
-from streams.topics import ACCOUNT_INPUTS, SHARDED, Topic
+from streams.topics import ACCOUNT_INPUTS, Topic
 from streams.transport import Batch
-from streams.worker import WATCH_SECONDS
-from tests.simulation.log import Place, PlainSimulatedPublisher, SimulatedLog, SimulatedPublisher, SimulatedReader
+from streams.worker import WATCH_SECONDS, beginnings_of_a_rebuild
+from tests.simulation.log import Partition, Place, PlainSimulatedPublisher, SimulatedLog, SimulatedPublisher, SimulatedReader
 from tests.simulation.loop import Process, SimulatedLoop
 from tests.simulation.store import SimulatedRedis
 
@@ -77,6 +77,8 @@ class World:
         self.wall_clock_us = 0
         self.dropped = 0.0
         """How often a batch is lost between the consumer and the stream."""
+        self.ended: Callable[[Worker, BaseException], None] = lambda worker, error: None
+        """Called when a worker has ended by an error."""
         self.group = Group(self)
         self.workers: list[Worker] = []
         """Those that run."""
@@ -145,6 +147,8 @@ class Worker:
         self._generation = 0
         self._positions: dict[Place, int] = {}
         self._seeks: dict[Place, int] = {}
+        self._read: list[tuple[Place, Partition]] = []
+        """What the consumer reads."""
         self._queues: dict[StageName, asyncio.Queue[Batch]] = {}
         self._leaving = False
         self._start(self._run())
@@ -163,9 +167,10 @@ class Worker:
 
     def _failed(self, error: BaseException) -> None:
         """The worker ends; its process with it."""
-        if self.failure is None:
+        if self.failure is None and not self.world.loop.is_closed():
             self.failure = error
             self.world.note(f"{self} ends: {type(error).__name__}: {error}")
+            self.world.ended(self, error)
         self.die()
 
     def die(self) -> None:
@@ -212,25 +217,18 @@ class Worker:
                     was_told = any(bound.end > bound.first for bound in bounds.values())
                     if was_told and not self._rebuild:
                         raise CorruptState("the store holds nothing, but the log holds changes")
-                    beginnings = await self._beginnings_of_a_rebuild() if was_told else {}
+                    beginnings = {}
+                    if was_told:
+                        beginnings = await beginnings_of_a_rebuild(redis, PREFIX, self.reader, len(numbers))
+                        for number in numbers:
+                            counted_from = beginnings[StageName.RANKING, number].progress[Topic.STANDINGS]
+                            world.log.places[Topic.STANDINGS, number].counted_from = counted_from
                     await founding.found(
                         redis, PREFIX, policy.canonical(), policy.hash, world.settings.partitions, beginnings
                     )
                 return
             except (KafkaError, RedisError, OSError):
                 await asyncio.sleep(START_AGAIN_SECONDS)  # it ends, and whoever runs it starts it again
-
-    async def _beginnings_of_a_rebuild(self) -> dict[tuple[StageName, int], founding.Beginning]:
-        numbers = range(self.world.settings.partitions)
-        bounds = await self.reader.bounds([(topic, number) for topic in SHARDED for number in numbers])
-        ends = {str(number): {str(topic): bounds[topic, number].end for topic in ACCOUNT_INPUTS} for number in numbers}
-        beginnings = {}
-        for number in numbers:
-            beginnings[StageName.ACCOUNTS, number] = founding.Beginning({}, {"rebuild_until": ends[str(number)]})
-            read_from = {str(Topic.STANDINGS): bounds[Topic.STANDINGS, number].end}
-            self.world.log.places[Topic.STANDINGS, number].counted_from = bounds[Topic.STANDINGS, number].end
-            beginnings[StageName.RANKING, number] = founding.Beginning(read_from, {"rebuild_until": ends})
-        return beginnings
 
     # -- the group -----------------------------------------------------------------------------------------------------
 
@@ -264,6 +262,8 @@ class Worker:
         for (_, number), offsets in zip(wanted, claimed, strict=True):
             for topic, offset in offsets.items():
                 self._seek((topic, number), offset)
+        places = self.world.log.places
+        self._read = [(place, places[place]) for key in wanted for place in _places_of(*key)]
         self._flowing = True
         self.world.log.changed()
 
@@ -282,15 +282,7 @@ class Worker:
     async def _fetch(self) -> None:
         log, chance = self.world.log, self.world.chance
         while True:
-            batches = []
-            if self._flowing and self.world.loop.time() >= log.network.down_until:
-                for place in self._places():
-                    start = self._positions[place]
-                    records, end = log.places[place].read(start, chance.randint(1, self.world.settings.batch_records_max))
-                    if end > start:
-                        self._positions[place] = end
-                        tp = TopicPartition(str(place[0]), place[1])
-                        batches.append(Batch(tp, cast(Any, records), start, end, self._seeks[place]))
+            batches = self._poll() if self._flowing and self.world.loop.time() >= log.network.down_until else []
             if not batches:
                 await log.wait_for_more()
                 continue
@@ -300,14 +292,18 @@ class Worker:
                     continue  # a pause or a rebalance came in between
                 await self._queues[_stage_of(Topic(batch.topic))].put(batch)
 
-    def _places(self) -> list[Place]:
-        places = [
-            (topic, number)
-            for stage, number in sorted(self._assignment)
-            for topic in (ACCOUNT_INPUTS if stage is StageName.ACCOUNTS else (Topic.STANDINGS,))
-        ]
-        self.world.chance.shuffle(places)
-        return [place for place in places if place in self._positions]
+    def _poll(self) -> list[Batch]:
+        batches, count_max, random = [], self.world.settings.batch_records_max, self.world.chance.random
+        for place, partition in self._read:
+            start = self._positions[place]
+            if partition.end > start:
+                records, end = partition.read(start, 1 + int(random() * count_max))
+                if end > start:
+                    self._positions[place] = end
+                    batches.append(Batch(TopicPartition(*place), cast(Any, records), start, end, self._seeks[place]))
+        if len(batches) > 1:
+            self.world.chance.shuffle(batches)
+        return batches
 
     async def _agent(self, stage: StageName) -> None:
         queue = self._queues[stage]
@@ -383,6 +379,11 @@ class Worker:
 
 def _stage_of(topic: Topic) -> StageName:
     return StageName.RANKING if topic is Topic.STANDINGS else StageName.ACCOUNTS
+
+
+def _places_of(stage: StageName, number: int) -> list[Place]:
+    topics = ACCOUNT_INPUTS if stage is StageName.ACCOUNTS else (Topic.STANDINGS,)
+    return [(topic, number) for topic in topics]
 
 
 def _listed(shards: Shards) -> str:
