@@ -314,8 +314,9 @@ class Shard(ABC):
 
 async def _stop(tasks: Iterable[asyncio.Task[None]]) -> None:
     """Cancel until they are done: a library may swallow a cancellation, and a rebalance would wait for ever."""
-    left = set(tasks)
+    left = list(tasks)
     while left:
         for task in left:
             task.cancel()
-        _, left = await asyncio.wait(left, timeout=CANCEL_AGAIN_SECONDS)
+        await asyncio.wait(left, timeout=CANCEL_AGAIN_SECONDS)
+        left = [task for task in left if not task.done()]

@@ -280,8 +280,9 @@ class Faults:
 
     def _empty(self) -> bool:
         """Once, and not while it is founded: what is left of that is for a person to look at."""
-        keyspace = self._world.redis.keyspace
-        if self.counts["empty"] or not all(key in keyspace for key in (*self._metas, founding_key(PREFIX))):
+        keyspace, workers = self._world.redis.keyspace, self._world.workers
+        is_founded = all(key in keyspace for key in (*self._metas, founding_key(PREFIX)))
+        if self.counts["empty"] or not is_founded or not all(worker.is_prepared for worker in workers):
             return False
         self._world.note("the store loses everything")
         keyspace.clear()

@@ -5,7 +5,7 @@ id that is claimed again fences whoever had it, and a transaction's end is decid
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from random import Random
 from typing import Any, NamedTuple
 
@@ -168,7 +168,7 @@ class SimulatedLog:
         }
         self._random = chance.random
         self._producers: dict[str, _Producer] = {}
-        self._waiting: list[asyncio.Future[None]] = []
+        self._waiting: list[tuple[asyncio.Future[None], Collection[Place]]] = []
 
     @property
     def loop(self) -> SimulatedLoop | None:
@@ -182,27 +182,30 @@ class SimulatedLog:
         partition = self.places[place]
         return LogPosition(partition.first, partition.stable_end)
 
-    async def wait_for_more(self) -> None:
-        """Return when something happened to the log."""
+    async def wait_for_more(self, places: Collection[Place]) -> None:
+        """Return when something happened to one of the places, or somebody says so."""
         assert self.loop is not None
         future = self.loop.create_future()
-        self._waiting.append(future)
+        self._waiting.append((future, places))
         await future
 
-    def changed(self) -> None:
-        """Wake who waits."""
-        if self._waiting:
-            waiting, self._waiting = self._waiting, []
-            for future in waiting:
-                if not future.done():
-                    future.set_result(None)
+    def changed(self, place: Place | None = None) -> None:
+        """Wake who waits for this place; None: for any."""
+        if not self._waiting:
+            return
+        waiting, self._waiting = self._waiting, []
+        for future, places in waiting:
+            if place is not None and place not in places:
+                self._waiting.append((future, places))
+            elif not future.done():
+                future.set_result(None)
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
     def append(self, place: Place, records: Sequence[Outgoing], meaning: object = None) -> int:
         """Add records that belong to no transaction. Returns the first one's offset."""
         offsets = [self.places[place].append(record, None, meaning) for record in records]
-        self.changed()
+        self.changed(place)
         return offsets[0]
 
     def claim(self, transactional_id: str) -> int:
@@ -235,7 +238,6 @@ class SimulatedLog:
         offsets = [self.places[place].append(record, transaction) for record in records]
         producer.done[number] = offsets[0]
         self._producers[transactional_id] = producer
-        self.changed()
         return offsets[0]
 
     def commit(self, transactional_id: str, epoch: int) -> None:
@@ -270,10 +272,10 @@ class SimulatedLog:
 
     def _mark(self, transactional_id: str, transaction: Transaction, place: Place) -> None:
         self.places[place].mark(transaction)
+        self.changed(place)
         if not transaction.begins:
             producer = self._producers[transactional_id]
             self._producers[transactional_id] = producer._replace(transaction=None, ending=False)
-        self.changed()
 
 
 class SimulatedReader:

@@ -83,7 +83,11 @@ class Network:
         except Exception as error:
             loop.serve(self._seconds(), _fail, future, error)
         else:
-            loop.serve(self._seconds(), _answer, future, answer)
+            seconds = self._seconds()
+            if seconds:
+                loop.serve(seconds, _answer, future, answer)
+            else:
+                _answer(future, answer)
 
     async def _count_down(
         self, process: Process | None, operation: Callable[..., Any], arguments: tuple[Any, ...]

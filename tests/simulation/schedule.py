@@ -18,7 +18,9 @@ from segmentation.policy import Policy
 from state import shard_store
 from state.keys import StageName, shard_keys
 from streams import settings as real_settings
+from streams.log import LogReader
 from streams.messages import Tick
+from streams.oracle.verification import verify
 from streams.rest import look
 from streams.snapshot import Snapshot, read_snapshot
 from streams.topics import ACCOUNT_INPUTS, Topic
@@ -169,6 +171,12 @@ class Schedule:
                 return None
         await asyncio.sleep(1.0)  # the markers of the last transactions
         return await read_snapshot(redis, _SETTINGS)
+
+    def verify(self) -> list[str]:
+        """What `resegment verify` has to say of it, once it is over."""
+        reader, redis = cast(LogReader, SimulatedReader(self.log)), cast(Redis, self.redis)
+        report = asyncio.run(verify(_SETTINGS, self.policy, redis, reader))
+        return [f"SQL: {mismatch}" for mismatch in report.mismatches]
 
     def _check_time(self, key: str) -> None:
         """Time never overtakes data: what a shard has stored of a tick, it has stored of the events before it."""

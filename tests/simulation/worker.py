@@ -138,6 +138,8 @@ class Worker:
         self.reader = SimulatedReader(world.log)
         self.shards: dict[tuple[StageName, int], Shard] = {}
         self.failure: BaseException | None = None
+        self.is_prepared = False
+        """Whether it has seen that everything is there to begin with."""
         self._rebuild = rebuild
         self._tasks: list[asyncio.Task[None]] = []
         self._assignment: Shards = frozenset()
@@ -182,6 +184,7 @@ class Worker:
 
     async def _run(self) -> None:
         await self._prepare()
+        self.is_prepared = True
         self._queues = {stage: asyncio.Queue(STREAM_BUFFER) for stage in StageName}
         for stage in StageName:
             self._start(self._agent(stage))
@@ -284,7 +287,7 @@ class Worker:
         while True:
             batches = self._poll() if self._flowing and self.world.loop.time() >= log.network.down_until else []
             if not batches:
-                await log.wait_for_more()
+                await log.wait_for_more(self._positions)
                 continue
             await asyncio.sleep(chance.random() * 0.01)
             for batch in batches:
