@@ -239,8 +239,15 @@ def entry_id_of(event: Event) -> bytes:
 
     Ids are told apart by topic: the log does not say which of two topics came first.
     """
-    kind = b"p" if isinstance(event, Purchase) else b"e" if isinstance(event, Engagement) else b"s"
-    return blake2b(event.event_id.encode(), digest_size=ID_SIZE, key=kind).digest()
+    entry_id = _BLANK_IDS[type(event)].copy()
+    entry_id.update(event.event_id.encode())
+    return entry_id.digest()
+
+
+_BLANK_IDS = {
+    kind: blake2b(digest_size=ID_SIZE, person=kind.__name__.encode()) for kind in (Purchase, Signup, Engagement)
+}
+"""Copying one takes half the time of making one."""
 
 
 def reason_of(event: Event) -> Reason:

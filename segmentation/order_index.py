@@ -128,9 +128,18 @@ class OrderIndex:
         """
         require_revenue(revenue)
         old = self._revenues[account]
+        i = self._bin_at(old)
+        if i == self._bin_at(revenue):
+            held = self._bins[i]
+            group = held.group_of(account)
+            held.groups[group][account] = revenue
+            held.forget_order()
+            self._bin_revenue[i] += revenue - old
+            self._running.clear()
+        else:
+            group = self._discard(account, old)
+            self._add(account, revenue, group)
         self._revenues[account] = revenue
-        group = self._discard(account, old)
-        self._add(account, revenue, group)
         return old, group
 
     def regroup(self, account: str, group: int) -> None:
@@ -154,10 +163,21 @@ class OrderIndex:
         Any revenue has one, whether an account has that revenue or not. O(log n), see the class, and a sort
         of one bin if the bin of this revenue has changed since its last sort.
         """
-        running = self._running_weights(basis)
+        return self.positions(revenue)[basis]
+
+    def positions(self, revenue: int) -> dict[Basis, tuple[int, int]]:
+        """The position by each basis: both for little more than one. Complexity as `position`."""
+        by_revenue, by_accounts = self._running_weights(Basis.REVENUE), self._running_weights(Basis.ACCOUNTS)
         i = max(self._bin_at(revenue), 0)
-        up_to = running[i + 1] if self._is_single(i) else running[i] + self._bins[i].weight_up_to(revenue, basis)
-        return running[-1] - up_to, running[-1]
+        if self._is_single(i):
+            revenue_up_to, accounts_up_to = by_revenue[i + 1], by_accounts[i + 1]
+        else:
+            revenue_here, accounts_here = self._bins[i].weights_up_to(revenue)
+            revenue_up_to, accounts_up_to = by_revenue[i] + revenue_here, by_accounts[i] + accounts_here
+        return {
+            Basis.REVENUE: (by_revenue[-1] - revenue_up_to, by_revenue[-1]),
+            Basis.ACCOUNTS: (by_accounts[-1] - accounts_up_to, by_accounts[-1]),
+        }
 
     def line(self, share_bp: int, basis: Basis) -> int:
         """The least revenue, in minor units, whose position is below a share given in basis points.
@@ -346,10 +366,10 @@ class _Bin:
     def median(self) -> int:
         return self.ladder()[len(self.ladder()) // 2]
 
-    def weight_up_to(self, revenue: int, basis: Basis) -> int:
-        """The weight of the accounts with at most this revenue."""
+    def weights_up_to(self, revenue: int) -> tuple[int, int]:
+        """The revenue and the number of the accounts with at most this revenue."""
         rank = bisect_right(self.ladder(), revenue)
-        return self.running(basis)[rank - 1] if rank else 0
+        return self.running(Basis.REVENUE)[rank - 1] if rank else 0, rank
 
     def revenue_past(self, weight: int, basis: Basis) -> int:
         """The least revenue up to and with which the accounts here weigh more than this."""

@@ -5,7 +5,7 @@ What an account's segment *is* follows from its stage and, once it is establishe
 step from what was told to what is, so that each account's changes form one chain.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -90,6 +90,9 @@ class Change(NamedTuple):
     effective_at_us: int
 
 
+_OF_STAGE: dict[str, Segment] = {stage: Segment(stage) for stage in Stage if stage is not Stage.ESTABLISHED}
+
+
 class Member:
     """What the ranking stage knows of one account."""
 
@@ -144,7 +147,7 @@ class Member:
         """What the account is, whatever was told."""
         if self.stage == Stage.ESTABLISHED:
             return Segment.COMMERCIAL if self.tier is None else TIERS[self.tier]
-        return Segment(self.stage)
+        return _OF_STAGE[self.stage]
 
 
 class Population:
@@ -172,8 +175,7 @@ class Population:
 
         Returns the changes, displaced accounts included, and every member that is different now.
         """
-        taken: dict[str, Standing] = {}
-        before: dict[str, tuple[str, int]] = {}
+        taken: dict[str, _Taken] = {}
         members = self.members
         for standing in standings:
             account_id = standing.account_id
@@ -182,40 +184,36 @@ class Population:
                 member = members[account_id] = Member(account_id)
             if standing.version <= member.version and standing.day <= member.day:
                 continue  # told twice, or the sender went back in time: it will come to all of this again
-            if account_id not in taken:
-                before[account_id] = member.stage, member.revenue_minor
-            taken[account_id] = standing
+            earlier = taken.get(account_id)
+            if earlier is None:
+                taken[account_id] = _Taken(member, standing, member.stage, member.revenue_minor)
+            else:
+                taken[account_id] = earlier._replace(standing=standing)
             member.version, member.day = standing.version, standing.day
             member.stage, member.revenue_minor = standing.stage, standing.revenue_minor
-        ranked: list[tuple[str, int | None]] = []
-        for account_id, standing in taken.items():
-            if standing.stage == Stage.ESTABLISHED and standing.revenue_minor > 0:
-                ranked.append((account_id, standing.revenue_minor))
-            elif members[account_id].tier is not None:
-                ranked.append((account_id, None))
         cutoffs = self.tiers.cutoffs()
-        moves = {move.account: move for move in self.tiers.apply(ranked)}
+        moves = {move.account: move for move in self.tiers.apply(_ranked(taken))}
         for account_id, move in moves.items():
             members[account_id].tier = move.current
-        touched = [members[account_id] for account_id in taken.keys() | moves.keys()]
+        touched = [news.member for news in taken.values()]
+        touched += [members[account_id] for account_id in moves if account_id not in taken]
         if self.muted:
             return [], touched
-        changed = [member for member in touched if member.segment != member.current_segment]
+        changed = [(member, now) for member in touched if (now := member.current_segment) is not member.segment]
+        changed.sort(key=_by_account_id)
         changes = []
-        for member in sorted(changed, key=_by_account_id):
+        for member, now in changed:
             account_id = member.account_id
-            own_move, own = moves.get(account_id), taken.get(account_id)
-            stage, revenue_minor = before.get(account_id, (member.stage, member.revenue_minor))
-            kind = self._kind(member, own_move, own, stage)
-            if kind is CauseKind.BOUNDARY_MOVED:
-                own = None
+            own_move, news = moves.get(account_id), taken.get(account_id)
+            kind = self._kind(member, own_move, news)
+            own = news.standing if news is not None and kind is not CauseKind.BOUNDARY_MOVED else None
             cause = ChangeCause(
                 kind,
                 own.event_id if own else None,
-                member.revenue_minor - revenue_minor,
+                member.revenue_minor - news.revenue_before_minor if news else 0,
                 self._cutoff_change(own_move, cutoffs),
             )
-            changes.append(self._change(member, cause, _effective_at_us(own, clock_us)))
+            changes.append(self._change(member, now, cause, _effective_at_us(own, clock_us)))
         return changes, touched
 
     def unmute(self, clock_us: int) -> tuple[list[Change], list[Member]]:
@@ -237,8 +235,8 @@ class Population:
             changed.append(member)
         differing = [m for m in self.members.values() if m.version and m.current_segment != m.segment]
         cause = ChangeCause(CauseKind.RECOVERED, None, 0, None)
-        changes = [self._change(member, cause, clock_us) for member in sorted(differing, key=_by_account_id)]
-        return changes, [*changed, *differing]
+        steps = sorted([(member, member.current_segment) for member in differing], key=_by_account_id)
+        return [self._change(member, now, cause, clock_us) for member, now in steps], [*changed, *differing]
 
     def _new_tiers(self) -> Tiers:
         return Tiers(
@@ -258,20 +256,21 @@ class Population:
         member.sequence, member.segment, member.effective_at_us = sequence, segment, effective_at_us
         return member
 
-    def _kind(self, member: Member, move: Move | None, standing: Standing | None, stage_before: str) -> CauseKind:
-        if standing is None:
+    def _kind(self, member: Member, move: Move | None, news: "_Taken | None") -> CauseKind:
+        if news is None:
             return CauseKind.BOUNDARY_MOVED
+        reason = news.standing.reason
         if member.segment is None:
-            return _FIRST.get(standing.reason, CauseKind.BACKFILL)
-        if stage_before != member.stage:
-            return CauseKind.FIRST_PURCHASE if stage_before == Stage.PROSPECT else CauseKind.GRADUATED
+            return _FIRST.get(reason, CauseKind.BACKFILL)
+        if news.stage_before != member.stage:
+            return CauseKind.FIRST_PURCHASE if news.stage_before == Stage.PROSPECT else CauseKind.GRADUATED
         if move is not None and move.cause is Cause.BOUNDARY_MOVED:
             return CauseKind.BOUNDARY_MOVED
         if move is not None and move.cause is Cause.COMBINED:
             return CauseKind.COMBINED
-        if member.tier is None and standing.reason == Reason.WINDOW_EXPIRY:
+        if member.tier is None and reason == Reason.WINDOW_EXPIRY:
             return CauseKind.LAPSED
-        return _OWN.get(standing.reason, CauseKind.RECOVERED)
+        return _OWN.get(reason, CauseKind.RECOVERED)
 
     def _cutoff_change(self, move: Move | None, before: tuple[int | None, ...]) -> int | None:
         """How far the crossed cutoff moved: of several, the one next to where the account now is."""
@@ -281,33 +280,51 @@ class Population:
         old, new = before[crossed], self.tiers.cutoffs()[crossed]
         return None if old is None or new is None else new - old
 
-    def _change(self, member: Member, cause: ChangeCause, effective_at_us: int) -> Change:
-        previous, member.segment = member.segment, member.current_segment
+    def _change(self, member: Member, now: Segment, cause: ChangeCause, effective_at_us: int) -> Change:
+        previous, member.segment = member.segment, now
         member.sequence += 1
         member.effective_at_us = max(member.effective_at_us, effective_at_us)
         revenue_minor, tiers = member.revenue_minor, self.tiers
         position_revenue = position_accounts = up = down = None
         if member.tier is not None:
-            position_revenue = Share(*tiers.position(revenue_minor, Basis.REVENUE))
-            position_accounts = Share(*tiers.position(revenue_minor, Basis.ACCOUNTS))
-            up, down = tiers.distance(member.account_id)
-        return Change(
-            account_id=member.account_id,
-            population=self.name,
-            sequence=member.sequence,
-            previous_segment=previous,
-            current_segment=member.segment,
-            direction=direction_of(previous, member.segment),
-            cause=cause,
-            lapsed=member.lapsed,
-            rolling_revenue_minor=revenue_minor,
-            position_revenue=position_revenue,
-            position_accounts=position_accounts,
-            cutoffs_minor=tiers.cutoffs(),
-            to_next_tier_up_minor=up,
-            to_next_tier_down_minor=down,
-            effective_at_us=member.effective_at_us,
+            positions = tiers.positions(revenue_minor)
+            position_revenue, position_accounts = Share(*positions[Basis.REVENUE]), Share(*positions[Basis.ACCOUNTS])
+            up, down = tiers.distance_of(revenue_minor, member.tier)
+        return Change(  # by position: by name it takes twice as long, and this is done for each change
+            member.account_id,
+            self.name,
+            member.sequence,
+            previous,
+            now,
+            direction_of(previous, now),
+            cause,
+            member.lapsed,
+            revenue_minor,
+            position_revenue,
+            position_accounts,
+            tiers.cutoffs(),
+            up,
+            down,
+            member.effective_at_us,
         )
+
+
+class _Taken(NamedTuple):
+    """The standing of a batch that counts for an account, and what it was before the batch."""
+
+    member: Member
+    standing: Standing
+    stage_before: str
+    revenue_before_minor: int
+
+
+def _ranked(taken: dict[str, _Taken]) -> Iterator[tuple[str, int | None]]:
+    """What the tiers have to know: the revenue of who is ranked, None for who no longer is."""
+    for account_id, (member, standing, _, _) in taken.items():
+        if standing.revenue_minor > 0 and standing.stage == Stage.ESTABLISHED:
+            yield account_id, standing.revenue_minor
+        elif member.tier is not None:
+            yield account_id, None
 
 
 _OWN: dict[str, CauseKind] = {
@@ -335,8 +352,8 @@ def direction_of(previous: Segment | None, current: Segment) -> Direction:
     return Direction.UP if TIERS.index(current) < TIERS.index(previous) else Direction.DOWN
 
 
-def _by_account_id(member: Member) -> str:
-    return member.account_id
+def _by_account_id(step: tuple[Member, Segment]) -> str:
+    return step[0].account_id
 
 
 def _effective_at_us(own: Standing | None, clock_us: int) -> int:

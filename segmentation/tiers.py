@@ -87,7 +87,8 @@ class Tiers:
         self._gates = self._gates_now()
         # The gates that all accounts agree with. Before the first batch that is only sure of gates that keep
         # every account where it is: nothing is enough to rise, and anything to stay.
-        self._settled = self._gates._replace(rise=(UNREACHABLE_MINOR,) * len(boundaries), fall=(0,) * len(boundaries))
+        count = len(boundaries)
+        self._settled = _Gates.of(self._gates.pure, (UNREACHABLE_MINOR,) * count, (0,) * count)
 
     def __len__(self) -> int:
         """The number of accounts. O(1)."""
@@ -120,6 +121,10 @@ class Tiers:
         """
         return self._index.position(revenue, basis or self._basis)
 
+    def positions(self, revenue: int) -> dict[Basis, tuple[int, int]]:
+        """The position of a revenue by each basis. Complexity: `OrderIndex.position`."""
+        return self._index.positions(revenue)
+
     def cutoffs(self) -> tuple[int | None, ...]:
         """For each boundary the least revenue on its better side, band aside; None where none is. O(1).
 
@@ -141,11 +146,14 @@ class Tiers:
         It is for the gates as they are now; where revenue is the weight, an account's own gain moves them
         too. Raises KeyError for an account outside the population.
         """
-        revenue = self._index.revenue_of(account)
-        low, high = self._gates.range_of(self._index.group_of(account))
+        return self.distance_of(self._index.revenue_of(account), self._index.group_of(account))
+
+    def distance_of(self, revenue: int, tier: int) -> Distance:
+        """The distance of an account with this revenue in this tier. O(1)."""
+        low, high = self._gates.ranges[tier]
         return Distance(
-            up=None if high == UNREACHABLE_MINOR else high - revenue,
-            down=None if low == 0 else revenue - low + 1,
+            None if high == UNREACHABLE_MINOR else high - revenue,
+            None if low == 0 else revenue - low + 1,
         )
 
     def apply(self, revenues: Iterable[tuple[str, int | None]]) -> list[Move]:
@@ -200,8 +208,8 @@ class Tiers:
         """Put the accounts that gates have passed by into their tiers."""
         displaced = []
         for tier in range(len(self._boundaries) + 1):
-            low, high = self._gates.range_of(tier)
-            settled_low, settled_high = settled.range_of(tier)
+            low, high = self._gates.ranges[tier]
+            settled_low, settled_high = settled.ranges[tier]
             displaced += [
                 (-revenue, account, tier)
                 for passed in ((high, settled_high), (settled_low, low))
@@ -219,14 +227,14 @@ class Tiers:
             tuple([self._index.line(boundary + shift, self._basis) for boundary in self._boundaries])
             for shift in (0, -self._band, self._band)
         )
-        return _Gates(pure, rise, fall)
+        return _Gates.of(pure, rise, fall)
 
     def _check(self) -> None:
         """Assert every invariant. O(n log n), for tests."""
         self._index._check()
         assert self._gates == self._gates_now()
         for account, revenue, tier in self:
-            low, high = self._settled.range_of(tier)
+            low, high = self._settled.ranges[tier]
             assert low <= revenue < high, f"{account!r} is in tier {tier} against the gates"
 
 
@@ -249,21 +257,21 @@ class _Gates(NamedTuple):
     """What an account below the boundary needs to get above it."""
     fall: tuple[int, ...]
     """What an account above the boundary needs to stay there."""
+    ranges: tuple[tuple[int, int], ...]
+    """For each tier: an account stays there with a revenue from the first up to, not with, the second."""
+
+    @classmethod
+    def of(cls, pure: tuple[int, ...], rise: tuple[int, ...], fall: tuple[int, ...]) -> "_Gates":
+        return cls(pure, rise, fall, tuple(zip((*fall, 0), (UNREACHABLE_MINOR, *rise), strict=True)))
 
     def asked_of(self, tier: int | None) -> tuple[int, ...]:
         """The gates of an account that comes from this tier."""
         return self.pure if tier is None else self.rise[:tier] + self.fall[tier:]
 
-    def range_of(self, tier: int) -> tuple[int, int]:
-        """An account stays in this tier with a revenue from the first up to, not with, the second."""
-        low = self.fall[tier] if tier < len(self.fall) else 0
-        high = self.rise[tier - 1] if tier else UNREACHABLE_MINOR
-        return low, high
-
     def tier_of(self, revenue: int, tier: int | None) -> int:
         """Where an account goes that comes from this tier."""
         if tier is not None:
-            low, high = self.range_of(tier)
+            low, high = self.ranges[tier]
             if low <= revenue < high:
                 return tier
         return sum([revenue < gate for gate in self.asked_of(tier)])

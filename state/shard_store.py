@@ -19,8 +19,9 @@ from state.keys import ShardKeys, StageName, shard_keys
 SCHEMA_VERSION = 1
 """Of everything this package stores. A worker refuses a store with another one."""
 
-OUTBOX_READ_MAX = 500
-"""Outgoing records read at once after a claim."""
+OUTBOX_READ_MAX = 2_000
+OUTBOX_READ_BYTES = 4 * 1024 * 1024
+"""Outgoing records read at once: so many at most, and none after so many bytes."""
 
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -177,9 +178,13 @@ class ShardStore:
         self._expected, self._commits = progress, commits
 
     async def outbox(self) -> list[bytes]:
-        """The outgoing records that are not trimmed yet, oldest first, at most OUTBOX_READ_MAX. Raises Refused."""
+        """The outgoing records that are not trimmed yet, oldest first, at most OUTBOX_READ_MAX. Raises Refused.
+
+        Reading stops after OUTBOX_READ_BYTES.
+        """
         found = await self._outbox(
-            keys=[self.keys.meta, self.keys.outbox], args=[self._owner, OUTBOX_READ_MAX, self._trimmed]
+            keys=[self.keys.meta, self.keys.outbox],
+            args=[self._owner, self._trimmed, OUTBOX_READ_MAX, OUTBOX_READ_BYTES],
         )
         if found is None:
             raise Refused(f"{self.stage} shard {self.partition}")

@@ -32,6 +32,10 @@ _KINDS: dict[Topic, Literal["purchase", "signup", "engagement"]] = {
 }
 
 
+_New = tuple[Event, bytes]
+"""An event, with its entry id."""
+
+
 class _HeldTick(NamedTuple):
     record: Record
     tick: Tick | None
@@ -122,7 +126,7 @@ class AccountShard(Shard):
     async def _take_events(self, topic: Topic, records: Sequence[Record], end: int) -> None:
         counts = self.counts[topic]
         out: list[Outgoing] = []
-        events: list[tuple[Event, bytes]] = []
+        news: dict[str, list[_New]] = {}
         decode, kind = self.decoder.decode, _KINDS[topic]
         for record in records:
             try:
@@ -130,11 +134,16 @@ class AccountShard(Shard):
             except BadRecord as bad:
                 counts["dead_letters"] += 1
                 out.append(self._dead_letter(topic, record, bad.reason, bad.message))
+                continue
+            new = event, entry_id_of(event)
+            known = news.get(event.account_id)
+            if known is None:
+                news[event.account_id] = [new]
             else:
-                events.append((event, entry_id_of(event)))
+                known.append(new)
         commit = Commit({**self.progress, topic: end}, {})
-        accounts = await self._accounts_for(topic, events)
-        standings = self._apply(events, accounts, counts, commit)
+        accounts = await self._accounts_for(topic, news)
+        standings = self._apply(topic, news, accounts, commit)
         self._write(accounts.values(), topic, commit)
         self._send(standings, commit, out)
         commit.state = self._state()
@@ -144,55 +153,48 @@ class AccountShard(Shard):
         self._evict()
 
     def _apply(
-        self,
-        events: list[tuple[Event, bytes]],
-        accounts: dict[str, Account],
-        counts: dict[str, int],
-        commit: Commit,
+        self, topic: Topic, news: dict[str, list[_New]], accounts: dict[str, Account], commit: Commit
     ) -> list[Standing]:
-        """Apply the events to the accounts. Returns the standings that are different now."""
+        """Apply the events of one topic to the accounts. Returns the standings that are different now."""
         policy, day, new_start_days = self.policy, self.day, self.policy.new_start_days
-        before: dict[str, tuple[Account, str, int, int, Reason | None]] = {}
-        causes: dict[str, Event] = {}
-        bought: set[str] = set()
-        duplicates = 0
-        for event, entry_id in events:
-            account_id = event.account_id
-            account = accounts[account_id]
-            if account_id not in before:
-                stage, revenue_minor = account.stage(new_start_days), account.revenue_minor
-                due_day = account.due_day if account.version else NEVER  # a new one is in no due index yet
-                before[account_id] = account, stage, revenue_minor, due_day, account.advance(day, policy)
-            if account.apply(event, entry_id, policy):
-                causes[account_id] = event
-                if isinstance(event, Purchase):
-                    bought.add(account_id)
-            else:
-                duplicates += 1
-        counts["duplicates"] += duplicates
-        counts["applied"] += len(events) - duplicates
+        is_money = topic is Topic.PURCHASES
+        applied = duplicates = 0
         standings = []
-        due = commit.due
-        for account_id, (account, stage_before, revenue_minor, due_day, advanced) in before.items():
+        for account_id, events in news.items():
+            account = accounts[account_id]
+            stage_before, revenue_minor = account.stage(new_start_days), account.revenue_minor
+            due_day = account.due_day if account.version else NEVER  # a new one is in no due index yet
+            advanced = account.advance(day, policy)
+            cause: Event | None = None
+            for event, entry_id in events:
+                if account.apply(event, entry_id, policy):
+                    applied += 1
+                    cause = event
+                else:
+                    duplicates += 1
             stage = account.stage(new_start_days)
             # Also where several effects cancel each other out: another order of reading may have told one of them.
             if day != NO_DAY and (
-                account_id in bought
+                (is_money and cause is not None)
                 or advanced is not None
                 or account.revenue_minor != revenue_minor
                 or stage is not stage_before
                 or not account.announced
             ):
-                standings.append(_standing(account, stage, advanced, causes.get(account_id)))
+                standings.append(_standing(account, stage, advanced, cause))
             if account.due_day != due_day:
-                due[account_id] = account.due_day if account.due_day != NEVER else None
+                commit.due[account_id] = account.due_day if account.due_day != NEVER else None
+        counts = self.counts[topic]
+        counts["applied"] += applied
+        counts["duplicates"] += duplicates
         return standings
 
     def _write(self, accounts: Iterable[Account], topic: Topic | None, commit: Commit) -> None:
         """Put what changed of the accounts into the commit."""
+        documents = commit.sets.setdefault("documents", {})
         for account in accounts:
             account_id = account.account_id
-            commit.set("documents", account_id, encode_account(account))
+            documents[account_id] = encode_account(account)
             if account.history.index_changed:
                 _write_blocks(commit, "history", account_id, account.history)
             if account.engagements is not None and topic is Topic.ENGAGEMENTS:
@@ -230,20 +232,13 @@ class AccountShard(Shard):
 
     # -- accounts ----------------------------------------------------------------------------------------------------
 
-    async def _accounts_for(self, topic: Topic, events: list[tuple[Event, bytes]]) -> dict[str, Account]:
+    async def _accounts_for(self, topic: Topic, news: dict[str, list[_New]]) -> dict[str, Account]:
         """The accounts of the events, with everything loaded that the events need. A new one is empty."""
-        entry_ids: dict[str, list[bytes]] = {}
-        for event, entry_id in events:
-            ids = entry_ids.get(event.account_id)
-            if ids is None:
-                entry_ids[event.account_id] = [entry_id]
-            else:
-                ids.append(entry_id)
-        accounts = await self._load(entry_ids, create=True)
+        accounts = await self._load(news, create=True)
         if topic is Topic.ENGAGEMENTS:
-            await self._load_engagements(accounts, entry_ids)
+            await self._load_engagements(accounts, news)
         else:
-            await self._load_blocks(accounts, entry_ids)
+            await self._load_blocks(accounts, news)
         if topic is Topic.SIGNUPS:
             missing = [account for account in accounts.values() if account.profile is None]
             documents = await self.store.load("profiles", [account.account_id for account in missing])
@@ -274,17 +269,19 @@ class AccountShard(Shard):
                 found[account_id] = cache[account_id] = account
         return found
 
-    async def _load_blocks(self, accounts: dict[str, Account], entry_ids: dict[str, list[bytes]]) -> None:
-        """The closed blocks that bringing the accounts to the day, and these ids, need."""
+    async def _load_blocks(self, accounts: dict[str, Account], news: dict[str, list[_New]]) -> None:
+        """The closed blocks that bringing the accounts to the day, and these events, need."""
         wanted = [
             (account.history, number, f"{account_id}|{number}")
             for account_id, account in accounts.items()
             if account.history.closed
-            for number in account.blocks_needed(self.day, self.policy, entry_ids.get(account_id, []))
+            for number in account.blocks_needed(
+                self.day, self.policy, [entry_id for _, entry_id in news.get(account_id, ())]
+            )
         ]
         await self._load_into(wanted, "history")
 
-    async def _load_engagements(self, accounts: dict[str, Account], entry_ids: dict[str, list[bytes]]) -> None:
+    async def _load_engagements(self, accounts: dict[str, Account], news: dict[str, list[_New]]) -> None:
         missing = [account for account in accounts.values() if account.engagements is None]
         fields = [field for account in missing for field in (account.account_id, f"{account.account_id}|index")]
         documents = await self.store.load("engagements", fields)
@@ -294,7 +291,7 @@ class AccountShard(Shard):
             (ledger, number, f"{account_id}|{number}")
             for account_id, account in accounts.items()
             if (ledger := account.engagements) is not None and ledger.closed
-            for number in sorted({n for entry_id in entry_ids[account_id] for n in ledger.blocks_for_id(entry_id)})
+            for number in sorted({n for _, entry_id in news[account_id] for n in ledger.blocks_for_id(entry_id)})
         ]
         await self._load_into(wanted, "engagements")
         await self._load_blocks(accounts, {})

@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -31,6 +32,7 @@ def parse_instant(text: str) -> int:
     return (moment - _EPOCH) // _MICROSECOND
 
 
+@lru_cache(maxsize=1_024)
 def format_instant(instant_us: int) -> str:
     """The instant as RFC 3339 in UTC (`2026-11-22T10:00:00Z`), with microseconds only if there are any.
 

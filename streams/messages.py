@@ -103,7 +103,7 @@ def encode_standings(message: Standings) -> bytes:
 def decode_standings(value: bytes | None) -> Standings:
     """Raises ValueError for anything that encode_standings did not write."""
     try:
-        form, source, progress, cursor, clock_us, mode, standings = msgpack.unpackb(value or b"")
+        form, source, progress, cursor, clock_us, mode, standings = msgpack.unpackb(value or b"", use_list=False)
         if form != _STANDINGS_FORMAT:
             raise ValueError(f"standings of format {form}, this program reads {_STANDINGS_FORMAT}")
         return Standings(
@@ -121,7 +121,7 @@ def decode_standings(value: bytes | None) -> Standings:
 class Outgoing(NamedTuple):
     """A record as it will be published, to one topic or to several, the same bytes each time."""
 
-    topics: list[str]
+    topics: Sequence[str]
     """Without prefix."""
     key: bytes | None
     value: bytes | None
@@ -137,8 +137,8 @@ def encode_outgoing(record: Outgoing) -> bytes:
 
 def decode_outgoing(data: bytes) -> Outgoing:
     """What encode_outgoing wrote."""
-    topics, key, value, headers, timestamp_ms = msgpack.unpackb(data)
-    return Outgoing(topics, key, value, [(name, content) for name, content in headers], timestamp_ms)
+    topics, key, value, headers, timestamp_ms = msgpack.unpackb(data, use_list=False)
+    return Outgoing(topics, key, value, list(headers), timestamp_ms)
 
 
 def header(headers: Headers, name: str) -> str | None:

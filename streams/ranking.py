@@ -227,5 +227,7 @@ def _population_and_instant(news: tuple[str, Standings]) -> tuple[str, int, Mode
 
 
 def _write(population: Population, members: Iterable[Member], commit: Commit) -> None:
+    name = population.name
+    documents = commit.sets.setdefault("documents", {})
     for member in members:
-        commit.set("documents", member.account_id, encode_member(member, population.name))
+        documents[member.account_id] = encode_member(member, name)

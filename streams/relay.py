@@ -31,7 +31,7 @@ PRODUCER_ARGUMENTS: dict[str, Any] = {
 }
 
 PUBLISH_SECONDS_MAX = 20.0
-"""A transactional producer retries for ever, and after a broker's restart it may wait for what never comes. After this
+"""A producer with an id retries for ever, and after a broker's restart it may wait for what never comes. After this
 long a new one takes over."""
 
 STOP_SECONDS = 2.0
@@ -57,21 +57,41 @@ class Publisher(Protocol):
         """Let the connection go."""
 
 
-class TransactionalPublisher:
-    """One transaction for all records of a call, by one transactional id for each shard: a later claim fences this."""
+class KafkaPublisher:
+    """Takes records to Kafka by one producer, as strictly as the broker allows.
 
-    is_atomic = True
+    With a transactional id: one transaction for all records of a call, and a later claim of that id fences this one.
+    Idempotent: in order and once, but what an owner of yesterday still holds may follow. Neither, for a broker that
+    knows no producer ids: a record may be there twice after an error, and one worker is the limit.
 
-    def __init__(self, kafka_arguments: dict[str, Any], transactional_id: str, names: TopicNames) -> None:
-        self._arguments = kafka_arguments
-        self._transactional_id = transactional_id
+    `turns` is shared by publishers that must not write at the same time: where two producers write to one partition of
+    the embedded broker, a record may become visible after the one that follows it, and whoever reads at the end of the
+    log never sees it.
+    """
+
+    def __init__(
+        self,
+        kafka_arguments: dict[str, Any],
+        names: TopicNames,
+        *,
+        transactional_id: str | None = None,
+        idempotent: bool = False,
+        turns: asyncio.Lock | None = None,
+    ) -> None:
+        self._arguments = {**kafka_arguments, **PRODUCER_ARGUMENTS}
+        if transactional_id is not None:
+            self._arguments["transactional_id"] = transactional_id
+        elif idempotent:
+            self._arguments["enable_idempotence"] = True
         self._names = names
+        self._turns = turns
         self._producer: AIOKafkaProducer | None = None
+        self.is_atomic = transactional_id is not None
 
     async def claim(self) -> None:
-        """Take the transactional id; aborts what an earlier owner left open."""
+        """Begin with a new producer; aborts the transaction that an earlier owner left open. Raises TimeoutError."""
         await self.close()
-        producer = AIOKafkaProducer(**self._arguments, **PRODUCER_ARGUMENTS, transactional_id=self._transactional_id)
+        producer = AIOKafkaProducer(**self._arguments)
         try:
             async with asyncio.timeout(PUBLISH_SECONDS_MAX):
                 await producer.start()
@@ -81,54 +101,23 @@ class TransactionalPublisher:
         self._producer = producer
 
     async def publish(self, records: list[Outgoing]) -> Told:
-        """All or none of the records. After any error, TimeoutError too, claim before publishing again."""
+        """Return when the broker has the records. After any error, TimeoutError too, claim before publishing again."""
         producer = self._producer
         assert producer is not None
         try:
-            async with asyncio.timeout(PUBLISH_SECONDS_MAX):
+            async with self._turns or contextlib.nullcontext(), asyncio.timeout(PUBLISH_SECONDS_MAX):
+                if not self.is_atomic:
+                    return await _send(producer, records, self._names)
                 await producer.begin_transaction()
                 told = await _send(producer, records, self._names)
                 await producer.commit_transaction()
+                return told
         except BaseException:
-            # Not aborted here: the claim that comes next, of whatever worker, does it. Waiting for that here would hold
-            # up whoever takes the shard away, for ever if no answer comes.
+            # A transaction is not aborted here: the claim that comes next, of whatever worker, does it. Waiting for
+            # that here would hold up whoever takes the shard away, for ever if no answer comes.
             self._producer = None
             await asyncio.shield(_let_go(producer))
             raise
-        return told
-
-    async def close(self) -> None:
-        """Let the connection go."""
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            await _let_go(producer)
-
-
-class PlainPublisher:
-    """For a broker that knows no producer ids: nothing is fenced, so one worker is the limit."""
-
-    is_atomic = False
-
-    def __init__(self, kafka_arguments: dict[str, Any], names: TopicNames) -> None:
-        self._arguments = kafka_arguments
-        self._names = names
-        self._producer: AIOKafkaProducer | None = None
-
-    async def claim(self) -> None:
-        """Connect."""
-        if self._producer is None:
-            producer = AIOKafkaProducer(**self._arguments, **PRODUCER_ARGUMENTS)
-            try:
-                await producer.start()
-            except BaseException:
-                await asyncio.shield(_let_go(producer))
-                raise
-            self._producer = producer
-
-    async def publish(self, records: list[Outgoing]) -> Told:
-        """Each record acknowledged by the broker."""
-        assert self._producer is not None
-        return await _send(self._producer, records, self._names)
 
     async def close(self) -> None:
         """Let the connection go."""
@@ -256,6 +245,7 @@ class Relay:
             self._wake.clear()
             try:
                 if not claimed:
+                    await self.store.outbox()  # an owner of yesterday learns it here, and fences nobody
                     await self.publisher.claim()
                     claimed = True
                 while await self.publish_some():

@@ -13,7 +13,6 @@ from functools import cache
 from math import isfinite
 from typing import Annotated, Any, Literal, NotRequired
 
-from aiokafka.partitioner import murmur2
 from jiter import from_json
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
@@ -28,6 +27,7 @@ from segmentation.events import (
 from segmentation.money import MINOR_DIGITS, UnknownCurrency
 from segmentation.policy import ENGAGEMENT_KIND_PATTERN, ENGAGEMENT_WEIGHT_MAX, Policy
 from streams.instants import parse_instant
+from streams.partitions import partition_of
 
 EventKind = Literal["purchase", "signup", "engagement"]
 
@@ -272,7 +272,7 @@ class Decoder:
             raise BadRecord(Reason.MISSING_KEY, "the record has no key: it must be the account id")
         if key != account_id.encode():
             raise BadRecord(Reason.WRONG_KEY, f"the key {_excerpt(key)} is not the account id")
-        right = (murmur2(key) & 0x7FFFFFFF) % self._partitions
+        right = partition_of(key, self._partitions)
         if partition != right:
             raise BadRecord(
                 Reason.WRONG_PARTITION,

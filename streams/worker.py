@@ -25,7 +25,7 @@ from streams.accounts import AccountShard
 from streams.log import LogReader
 from streams.partitions import partition_of
 from streams.ranking import RankingShard
-from streams.relay import PlainPublisher, Publisher, TransactionalPublisher
+from streams.relay import KafkaPublisher, Publisher
 from streams.settings import Settings
 from streams.shard import CorruptState, LogPosition, Record, Shard
 from streams.ticker import Ticker
@@ -62,6 +62,7 @@ class Worker:
         self.shards: dict[tuple[StageName, int], Shard] = {}
         self.partitions = 0
         self._failure: asyncio.Future[BaseException] | None = None
+        self._turns = asyncio.Lock()
         self._datadir = tempfile.TemporaryDirectory(prefix="resegment-")
         self.app = self._new_app()
 
@@ -274,10 +275,17 @@ class Worker:
         )
 
     def _new_publisher(self, stage: StageName, partition: int) -> Publisher:
+        """Changes need the fence: in a compacted topic a late old record would become the latest.
+
+        Standings do not, as what an owner of yesterday still sends brings no news. Transactions would cost more than
+        all other work on them, and hold back those of the other shards.
+        """
         if not self.settings.kafka_transactions:
-            return PlainPublisher(self.kafka_arguments, self.names)
+            return KafkaPublisher(self.kafka_arguments, self.names, turns=self._turns)
+        if stage is StageName.ACCOUNTS:
+            return KafkaPublisher(self.kafka_arguments, self.names, idempotent=True)
         transactional_id = f"{self.settings.kafka_group}-{self.settings.topic_prefix}{stage}-{partition}"
-        return TransactionalPublisher(self.kafka_arguments, transactional_id, self.names)
+        return KafkaPublisher(self.kafka_arguments, self.names, transactional_id=transactional_id)
 
     def _partition_of(self, key: str) -> int:
         return partition_of(key.encode(), self.partitions)

@@ -8,7 +8,7 @@ from aiokafka.errors import ProducerFenced
 
 from streams import relay
 from streams.messages import Outgoing
-from streams.relay import TransactionalPublisher
+from streams.relay import KafkaPublisher
 from streams.topics import Topic
 from tests.kafka.conftest import RealServers
 from tests.pipeline import Installation
@@ -18,9 +18,10 @@ TOPICS: list[str] = [Topic.SEGMENT_CHANGES, Topic.SEGMENTS]
 RECORDS = [Outgoing(TOPICS, b"acme", b"%d" % number, [("n", b"1")], NOW_MS) for number in range(3)]
 
 
-def _publisher(installation: Installation) -> TransactionalPublisher:
+def _publisher(installation: Installation) -> KafkaPublisher:
     settings = installation.settings
-    return TransactionalPublisher(settings.kafka_arguments(), f"{settings.kafka_group}-x", installation.names)
+    identity = f"{settings.kafka_group}-x"
+    return KafkaPublisher(settings.kafka_arguments(), installation.names, transactional_id=identity)
 
 
 async def _values(installation: Installation, topic: Topic) -> list[bytes]:
