@@ -4,8 +4,6 @@ The environment says which: N schedules from the seed FIRST on; or SEED, that on
 invariant broke.
 """
 
-import gc
-import logging
 import multiprocessing
 import os
 import sys
@@ -13,40 +11,21 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 
-from tests.simulation.schedule import Outcome, Schedule
+from tests.simulation.schedule import Outcome, prepare_process, run_and_verify
 
-SQL_EVERY = 500
-"""Of so many schedules one is verified with `resegment verify`'s SQL as well."""
 SHOWN_MAX = 5
 TRACE_LINES_MAX = 60
 CHUNK = 20
 
 
-def simulated(seed: int) -> Outcome:
-    """The outcome of one schedule, the SQL oracle's findings included where it is asked."""
-    schedule = Schedule(seed)
-    outcome = schedule.run()
-    if seed % SQL_EVERY == 0 and not outcome.wrongs:
-        outcome.wrongs.extend(schedule.verify())
-    return outcome
-
-
-def _prepare() -> None:
-    """Most objects live as long as the process: looking at them again and again would cost as much as a schedule."""
-    logging.getLogger("streams").setLevel(logging.WARNING)
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 100)
-
-
 def _outcomes(first: int, count: int) -> Iterator[Outcome]:
     processes = min(count, os.cpu_count() or 1)
     if processes == 1 or count < 2 * CHUNK:
-        _prepare()
-        yield from map(simulated, range(first, first + count))
+        prepare_process()
+        yield from map(run_and_verify, range(first, first + count))
         return
-    with multiprocessing.get_context("spawn").Pool(processes, _prepare) as pool:
-        yield from pool.imap_unordered(simulated, range(first, first + count), CHUNK)
+    with multiprocessing.get_context("spawn").Pool(processes, prepare_process) as pool:
+        yield from pool.imap_unordered(run_and_verify, range(first, first + count), CHUNK)
 
 
 def _show(outcome: Outcome, lines: int | None) -> None:
@@ -62,7 +41,7 @@ def _show(outcome: Outcome, lines: int | None) -> None:
 
 def one(seed: int) -> int:
     """Show one schedule. Returns the exit status."""
-    outcome = simulated(seed)
+    outcome = run_and_verify(seed)
     _show(outcome, None)
     print(f"\n{len(outcome.wrongs)} violations")
     return 1 if outcome.wrongs else 0

@@ -11,7 +11,7 @@ from state.shard_store import NoSuchShard
 from streams.shard import CorruptState
 from streams.topics import ACCOUNT_INPUTS, Topic
 from tests.simulation.loop import Process
-from tests.simulation.network import Troubles
+from tests.simulation.network import SLOW_SECONDS, Troubles
 from tests.simulation.store import Value
 from tests.simulation.worker import PREFIX, SESSION_SECONDS, Worker, World
 
@@ -52,7 +52,7 @@ class Faults:
     async def run(self) -> None:
         """Do harm for a while."""
         chance = self._chance
-        for _ in range(chance.choice([1, 1, 2, 3])):
+        for _ in range(chance.choice([1, 1, 2, 3]) if self._world.settings.transactions else 1):
             self._start()
         kinds = [kind for kind in self._kinds() if chance.random() < 0.5] or [self._crash]
         pause = 2 * chance.random() * 2
@@ -65,16 +65,15 @@ class Faults:
         self._end()
 
     def _kinds(self) -> list[Callable[[], bool]]:
+        several = [self._freeze, self._join, self._split] if self._world.settings.transactions else []
         kinds = [
+            *several,
             self._crash,
             self._crash_soon,
-            self._freeze,
             self._nap,
             self._leave,
-            self._join,
             self._rebalance,
             self._reclaim,
-            self._split,
             self._store_down,
             self._broker_down,
             self._store_errors,
@@ -97,11 +96,13 @@ class Faults:
             if worker.process.frozen:
                 self._thaw(worker)
         if not any(worker.process.alive for worker in world.workers):
-            self._start()
+            self._later(0.0, self._start)
         world.group.rebalance()
 
     def _later(self, seconds_max: float, act: Callable[..., object], *arguments: object) -> None:
-        self._world.loop.serve(self._chance.random() * seconds_max, act, *arguments)
+        # Without a fence whatever a worker has sent must have arrived before the next one begins.
+        seconds_min = 0.0 if self._world.settings.transactions else 2 * SLOW_SECONDS
+        self._world.loop.serve(seconds_min + self._chance.random() * seconds_max, act, *arguments)
 
     def _some_worker(self) -> Worker | None:
         running = [worker for worker in self._world.workers if not worker.process.frozen]
@@ -111,14 +112,14 @@ class Faults:
 
     def _start(self, *, rebuild: bool = False) -> None:
         world = self._world
-        if len(world.workers) < WORKERS_MAX:
+        if len(world.workers) < (WORKERS_MAX if world.settings.transactions else 1):
             name = f"worker {self._started}"
             self._started += 1
             world.note(f"{name} starts{' with --rebuild' if rebuild else ''}")
             world.workers.append(Worker(world, name, rebuild=rebuild))
 
     def _start_if_none(self) -> None:
-        if not any(not worker.process.frozen for worker in self._world.workers):
+        if self._world.settings.transactions and not any(not worker.process.frozen for worker in self._world.workers):
             self._start()
 
     def _died(self, process: Process) -> None:

@@ -310,31 +310,32 @@ class SimulatedReader:
 
 
 class SimulatedPublisher:
-    """What streams.relay.TransactionalPublisher is for a broker."""
+    """What streams.relay.KafkaPublisher is for a broker: with a transactional id fenced and atomic, else neither."""
 
-    is_atomic = True
-
-    def __init__(self, log: SimulatedLog, transactional_id: str, chance: Random) -> None:
+    def __init__(self, log: SimulatedLog, chance: Random, *, transactional_id: str | None = None) -> None:
         self._log = log
-        self._transactional_id = transactional_id
         self._random = chance.random
+        self._transactional_id = transactional_id
         self._epoch: int | None = None
         self._number = 0
+        self.is_atomic = transactional_id is not None
 
     async def claim(self) -> None:
-        """Take the transactional id; aborts what an earlier owner left open."""
+        """Begin anew; aborts the transaction that an earlier owner left open."""
         await self.close()
-        async with asyncio.timeout(PUBLISH_SECONDS_MAX):
-            while True:
-                try:
-                    epoch = await self._log.network.call(self._log.claim, self._transactional_id)
-                    break
-                except ConcurrentTransactions:
-                    await asyncio.sleep(ASK_AGAIN_SECONDS)
+        epoch = 0
+        if self._transactional_id is not None:
+            async with asyncio.timeout(PUBLISH_SECONDS_MAX):
+                while True:
+                    try:
+                        epoch = await self._log.network.call(self._log.claim, self._transactional_id)
+                        break
+                    except ConcurrentTransactions:
+                        await asyncio.sleep(ASK_AGAIN_SECONDS)
         self._epoch = epoch
 
     async def publish(self, records: list[Outgoing]) -> Told:
-        """All or none of the records. After any error claim before publishing again."""
+        """Return when the broker has the records. After any error claim before publishing again."""
         assert self._epoch is not None
         epoch, told = self._epoch, Told()
         try:
@@ -343,13 +344,16 @@ class SimulatedPublisher:
                     offset = await self._send(epoch, place, batch)
                     if place[0] is Topic.SEGMENTS:
                         told[str(place[1])] = offset + len(batch)
-                await self._insist(self._log.commit, self._transactional_id, epoch)
+                if self._transactional_id is not None:
+                    await self._insist(self._log.commit, self._transactional_id, epoch)
         except BaseException:
             self._epoch = None
             raise
         return told
 
     async def _send(self, epoch: int, place: Place, batch: list[Outgoing]) -> int:
+        if self._transactional_id is None:
+            return await self._log.network.call(self._log.append, place, batch)
         self._number += 1
         send, transactional_id = self._log.append_in_transaction, self._transactional_id
         offset: int = await self._insist(send, transactional_id, epoch, self._number, place, batch)
@@ -370,30 +374,6 @@ class SimulatedPublisher:
     async def close(self) -> None:
         """Forget the claim."""
         self._epoch = None
-
-
-class PlainSimulatedPublisher:
-    """What streams.relay.PlainPublisher is for a broker that knows no transactions."""
-
-    is_atomic = False
-
-    def __init__(self, log: SimulatedLog) -> None:
-        self._log = log
-
-    async def claim(self) -> None:
-        """Nothing to take."""
-
-    async def publish(self, records: list[Outgoing]) -> Told:
-        """Each record acknowledged by the broker; after an error some may be published."""
-        told = Told()
-        for place, batch in _placed(records, self._log.count).items():
-            offset = await self._log.network.call(self._log.append, place, batch)
-            if place[0] is Topic.SEGMENTS:
-                told[str(place[1])] = offset + len(batch)
-        return told
-
-    async def close(self) -> None:
-        """Nothing is open."""
 
 
 def _placed(records: list[Outgoing], partitions: int) -> dict[Place, list[Outgoing]]:

@@ -99,9 +99,15 @@ class SimulatedRedis:
 
     def _outbox(self, keys: list[str], args: list[Any]) -> Any:
         owner, commits, trimmed = self._hmget(keys[0], ["owner", "commits", "trimmed"])
-        if owner != _bytes(args[0]) or int(trimmed or 0) < int(args[2]):
+        if owner != _bytes(args[0]) or int(trimmed or 0) < int(args[1]):
             return None
-        return [commits or b"0", self._list(keys[1])[: int(args[1])]]
+        found, size = [], 0
+        for record in self._list(keys[1])[: int(args[2])]:
+            if size >= int(args[3]):
+                break
+            found.append(record)
+            size += len(record)
+        return [commits or b"0", found]
 
     def _trim(self, keys: list[str], args: list[Any]) -> int:
         owner, commits, trimmed_before = self._hmget(keys[0], ["owner", "commits", "trimmed"])

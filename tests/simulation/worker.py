@@ -27,7 +27,7 @@ from streams.shard import Record as ShardRecord
 from streams.topics import ACCOUNT_INPUTS, Topic
 from streams.transport import Batch
 from streams.worker import WATCH_SECONDS, beginnings_of_a_rebuild
-from tests.simulation.log import Partition, Place, PlainSimulatedPublisher, SimulatedLog, SimulatedPublisher, SimulatedReader
+from tests.simulation.log import Partition, Place, SimulatedLog, SimulatedPublisher, SimulatedReader
 from tests.simulation.loop import Process, SimulatedLoop
 from tests.simulation.store import SimulatedRedis
 
@@ -350,9 +350,10 @@ class Worker:
     def _new_shard(self, stage: StageName, partition: int) -> Shard:
         world, settings = self.world, self.world.settings
         store = ShardStore(cast(Redis, world.redis), PREFIX, stage, partition)
-        publisher: Publisher = PlainSimulatedPublisher(world.log)
-        if settings.transactions:
-            publisher = SimulatedPublisher(world.log, f"{stage}-{partition}", world.chance)
+        is_fenced = settings.transactions and stage is StageName.RANKING
+        publisher: Publisher = SimulatedPublisher(
+            world.log, world.chance, transactional_id=f"{stage}-{partition}" if is_fenced else None
+        )
         common: dict[str, Any] = {
             "wall_clock": lambda: world.wall_clock_us,
             "relay_interval_ms": settings.relay_interval_ms,
