@@ -340,7 +340,7 @@ class SimulatedPublisher:
         epoch, told = self._epoch, Told()
         try:
             async with asyncio.timeout(PUBLISH_SECONDS_MAX):
-                for place, batch in _placed(records, self._log.count).items():
+                for place, batch in placed(records, self._log.count).items():
                     offset = await self._send(epoch, place, batch)
                     if place[0] is Topic.SEGMENTS:
                         told[str(place[1])] = offset + len(batch)
@@ -376,7 +376,8 @@ class SimulatedPublisher:
         self._epoch = None
 
 
-def _placed(records: list[Outgoing], partitions: int) -> dict[Place, list[Outgoing]]:
+def placed(records: list[Outgoing], partitions: int) -> dict[Place, list[Outgoing]]:
+    """Records by where they belong."""
     placed: dict[Place, list[Outgoing]] = {}
     for record in records:
         for topic in record.topics:
