@@ -39,6 +39,8 @@ class Faults:
         self._may_cut = self._chance.random() < 0.5
         """The log is cut, or the store emptied, never both: it could not be rebuilt."""
         self._over = False
+        self._victim: Worker | None = None
+        """Who harm is to come to, where it is to be a certain one."""
         self._metas = [
             shard_keys(PREFIX, stage, number).meta for stage in StageName for number in range(world.settings.partitions)
         ]
@@ -70,6 +72,7 @@ class Faults:
             *several,
             self._crash,
             self._crash_soon,
+            self._ambush,
             self._nap,
             self._leave,
             self._rebalance,
@@ -91,6 +94,7 @@ class Faults:
             network.troubles.end()
             network.down_until = 0.0
             network.doomed.clear()
+            network.ambush = None
         world.dropped = 0.0
         for worker in list(world.workers):
             if worker.process.frozen:
@@ -105,6 +109,8 @@ class Faults:
         self._world.loop.serve(seconds_min + self._chance.random() * seconds_max, act, *arguments)
 
     def _some_worker(self) -> Worker | None:
+        if self._victim is not None:
+            return self._victim
         running = [worker for worker in self._world.workers if not worker.process.frozen]
         return self._chance.choice(running) if running else None
 
@@ -142,6 +148,27 @@ class Faults:
         for worker in list(self._world.workers):
             worker.die()
         self._start(rebuild=True)
+
+    def _ambush(self) -> bool:
+        """When the next call of a certain kind is done, just before or after it, harm comes to the caller or to all."""
+        world, chance = self._world, self._chance
+        name, network = chance.choice(
+            [(name, world.redis.network) for name in ("commit", "commit", "trim", "outbox", "claim")]
+            + [(name, world.log.network) for name in ("commit", "append_in_transaction", "append", "claim")]
+        )
+        harm = chance.choice([self._crash, self._crash, self._nap, self._freeze, self._reclaim, self._rollback])
+        if harm == self._freeze and not world.settings.transactions:
+            harm = self._crash
+
+        def act(process: Process | None) -> None:
+            world.note(f"{process} is ambushed: {harm.__name__.strip('_')} at {name}")
+            victim = [worker for worker in world.workers if worker.process is process]
+            self._victim = victim[0] if victim else None
+            harm()
+            self._victim = None
+
+        network.ambush = name, act
+        return True
 
     def _crash(self) -> bool:
         worker = self._some_worker()
@@ -277,6 +304,9 @@ class Faults:
         age = chance.randrange(len(self._copies))
         self._world.note(f"the store goes back {len(self._copies) - age} copies in {', '.join(tags)}")
         self._world.redis.take_back(self._copies[age], lambda key: key.startswith(tags))
+        if chance.random() < 0.5:  # a failover comes with other troubles
+            more = chance.choice([self._rebalance, self._split, self._reclaim, self._crash])
+            self._later(0.3, lambda: self._over or more())
         return True
 
     def _empty(self) -> bool:

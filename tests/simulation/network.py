@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import Any, TypeVar
 
@@ -44,6 +45,8 @@ class Network:
         self.doomed: dict[Process, int] = {}
         """After so many more calls a process dies: at half of them before the server hears of it."""
         self.died: Callable[[Process], None] = lambda process: None
+        self.ambush: tuple[str, Callable[[Process | None], None]] | None = None
+        """The name of an operation, and what is done to who asks for it next: just before or just after it is done."""
 
     async def call(self, operation: Callable[..., T], *arguments: Any) -> T:
         """What the server answers. Raises what it raises, and the network's error."""
@@ -59,7 +62,7 @@ class Network:
             loop.serve(self._seconds(), _fail, future, self._error("connection refused"))
         else:
             trouble -= troubles.lost_before
-            loop.serve(self._seconds(), self._serve, loop, future, trouble, operation, arguments)
+            loop.serve(self._seconds(), self._serve, loop, process, future, trouble, operation, arguments)
         answer: T = await future
         return answer
 
@@ -71,9 +74,22 @@ class Network:
         return 0.0 if chosen < 0.5 else random() * QUICK_SECONDS
 
     def _serve(
-        self, loop: SimulatedLoop, future: Any, trouble: float, operation: Callable[..., Any], arguments: tuple[Any, ...]
+        self,
+        loop: SimulatedLoop,
+        process: Process | None,
+        future: Any,
+        trouble: float,
+        operation: Callable[..., Any],
+        arguments: tuple[Any, ...],
     ) -> None:
         troubles = self.troubles
+        strike: Callable[[], None] | None = None
+        if self.ambush is not None and operation.__name__ == self.ambush[0]:
+            (_, act), self.ambush = self.ambush, None
+            if self._random() < 0.5:
+                act(process)
+            else:
+                strike = partial(act, process)
         try:
             answer = operation(*arguments)
             if trouble < troubles.lost_after:
@@ -88,6 +104,8 @@ class Network:
                 loop.serve(seconds, _answer, future, answer)
             else:
                 _answer(future, answer)
+        if strike is not None:
+            strike()
 
     async def _count_down(
         self, process: Process | None, operation: Callable[..., Any], arguments: tuple[Any, ...]

@@ -173,6 +173,11 @@ class Schedule:
         await asyncio.sleep(1.0)  # the markers of the last transactions
         return await read_snapshot(redis, _SETTINGS)
 
+    def check(self) -> list[str]:
+        """What the oracle in Python has to say of it, once it is over."""
+        snapshot = asyncio.run(read_snapshot(cast(Redis, self.redis), _SETTINGS))
+        return [str(wrong) for wrong in wrongs(snapshot, self.log, self.policy)]
+
     def verify(self) -> list[str]:
         """What `resegment verify` has to say of it, once it is over."""
         reader, redis = cast(LogReader, SimulatedReader(self.log)), cast(Redis, self.redis)

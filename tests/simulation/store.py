@@ -136,6 +136,8 @@ class SimulatedRedis:
                 watcher(keys[0])
             return answer
 
+        run.__name__ = name
+
         async def script(*, keys: list[str], args: list[Any]) -> Any:
             return await self.network.call(run, keys, args)
 
