@@ -32,7 +32,7 @@ async def read_founding(redis: Redis, prefix: str) -> Founding | None:
 
 
 async def agreed_rebuild(redis: Redis, prefix: str, plan: bytes) -> bytes:
-    """What a rebuild is to begin with: the plan of whoever came first, if one has, of two at once or of one that failed.
+    """What a rebuild is to begin with: the plan of whoever came first, of two at once, or of one that was tried before.
 
     Shards that were made by two plans would wait for each other for ever.
     """

@@ -294,7 +294,7 @@ class Shard(ABC):
             try:
                 return await work
             except CorruptState as error:
-                # Not corrupt, if it was read partly before and partly after another owner wrote, or the store went back.
+                # Not if it was read partly before and partly after another owner wrote, or the store went back.
                 if await self.store.is_current():
                     raise
                 raise Refused(str(error)) from error

@@ -18,7 +18,7 @@ from tests.simulation.worker import PREFIX, SESSION_SECONDS, Worker, World
 WORKERS_MAX = 3
 COPIES = 6
 """Earlier states of the store that it may go back to."""
-COPY_SHARE = 0.15
+COPY_SHARE = 0.25
 """How many of the scripts that are run are followed by a copy."""
 
 
@@ -82,6 +82,7 @@ class Faults:
             self._store_errors,
             self._broker_errors,
             self._batches_dropped,
+            self._rollback,
             self._rollback,
             self._compact,
         ]
@@ -156,7 +157,8 @@ class Faults:
             [(name, world.redis.network) for name in ("commit", "commit", "trim", "outbox", "claim")]
             + [(name, world.log.network) for name in ("commit", "append_in_transaction", "append", "claim")]
         )
-        harm = chance.choice([self._crash, self._crash, self._nap, self._freeze, self._reclaim, self._rollback])
+        harms = [self._crash, self._crash, self._nap, self._freeze, self._reclaim, self._rollback, self._rollback]
+        harm = chance.choice(harms)
         if harm == self._freeze and not world.settings.transactions:
             harm = self._crash
 
@@ -301,9 +303,9 @@ class Faults:
         stages = chance.choice([(StageName.ACCOUNTS,), (StageName.RANKING,), tuple(StageName), tuple(StageName)])
         numbers = chance.choice([(0,), (1,), (0, 1), (0, 1)])
         tags = tuple(f"{{{PREFIX}:{stage}:{number}}}" for stage in stages for number in numbers)
-        age = chance.randrange(len(self._copies))
-        self._world.note(f"the store goes back {len(self._copies) - age} copies in {', '.join(tags)}")
-        self._world.redis.take_back(self._copies[age], lambda key: key.startswith(tags))
+        number = min(chance.randint(1, COPIES), chance.randint(1, COPIES), len(self._copies))
+        self._world.note(f"the store goes back {number} copies in {', '.join(tags)}")
+        self._world.redis.take_back(self._copies[-number], lambda key: key.startswith(tags))
         if chance.random() < 0.5:  # a failover comes with other troubles
             more = chance.choice([self._rebalance, self._split, self._reclaim, self._crash])
             self._later(0.3, lambda: self._over or more())

@@ -1,4 +1,4 @@
-"""What happens in the world of a schedule: events of all kinds, some twice, late, ahead of time or spoilt, and ticks."""
+"""What happens in a schedule's world: events of all kinds, some twice, late, ahead of time or spoilt, and ticks."""
 
 import json
 from collections.abc import Iterator
@@ -91,7 +91,9 @@ class Load:
         chance = self._chance
         self.events += 1
         account = chance.choice(self._accounts)
-        at = self.day - chance.expovariate(1 / self._policy.window_days) + (chance.random() < 0.15) * 2 * chance.random()
+        at = (
+            self.day - chance.expovariate(1 / self._policy.window_days) + (chance.random() < 0.15) * 2 * chance.random()
+        )
         occurred_at_us = int(at * MICROSECONDS_PER_DAY)
         document: dict[str, object] = {
             "event_id": f"e{self.events}",

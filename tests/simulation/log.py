@@ -97,9 +97,7 @@ class Partition:
         """Add a record. Returns its offset."""
         key, value, headers, timestamp = outgoing.key, outgoing.value, outgoing.headers, outgoing.timestamp_ms
         offset = self.end
-        self._records.append(
-            Record(self.place, offset, timestamp, key, value, tuple(headers), transaction, meaning)
-        )
+        self._records.append(Record(self.place, offset, timestamp, key, value, tuple(headers), transaction, meaning))
         if transaction is not None and self.place not in transaction.begins:
             transaction.begins[self.place] = offset
             self.open.add(transaction)
@@ -163,9 +161,7 @@ class SimulatedLog:
     def __init__(self, partitions: int, chance: Random, network: Network | None = None) -> None:
         self.network = network or Network(Random(0), KafkaConnectionError, Troubles())
         self.count = partitions
-        self.places = {
-            (topic, number): Partition((topic, number)) for topic in Topic for number in range(partitions)
-        }
+        self.places = {(topic, number): Partition((topic, number)) for topic in Topic for number in range(partitions)}
         self._random = chance.random
         self._producers: dict[str, _Producer] = {}
         self._waiting: list[tuple[asyncio.Future[None], Collection[Place]]] = []
@@ -266,9 +262,7 @@ class SimulatedLog:
             if self.loop is None:
                 self._mark(transactional_id, transaction, place)
             else:
-                self.loop.serve(
-                    self._random() * MARKER_SECONDS_MAX, self._mark, transactional_id, transaction, place
-                )
+                self.loop.serve(self._random() * MARKER_SECONDS_MAX, self._mark, transactional_id, transaction, place)
 
     def _mark(self, transactional_id: str, transaction: Transaction, place: Place) -> None:
         self.places[place].mark(transaction)

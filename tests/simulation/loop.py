@@ -1,7 +1,7 @@
 """An event loop without a clock: a seed decides what runs next, and time jumps to whatever waits.
 
 What runs belongs to a process (a simulated worker) or to none (the servers, and whoever drives the schedule). A process
-may freeze: what it would run is kept until it thaws. Or it may die: then nothing of it ever runs again, as after kill -9.
+may freeze: what it would run is kept until it thaws. Or it may die: nothing of it ever runs again, as after kill -9.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
 from random import Random
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -65,8 +65,8 @@ class NothingToDo(Exception):
     """Everybody waits, and no timer is set: the main task would wait for ever."""
 
 
-class SimulatedLoop(asyncio.AbstractEventLoop):
-    """One schedule's event loop."""
+class SimulatedLoop:
+    """One schedule's event loop: as much of one as asyncio's futures, tasks and timers ask for."""
 
     def __init__(self, seed: int) -> None:
         self._pick = Random(seed).random
@@ -102,22 +102,20 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         """Whether the schedule is over."""
         return self._closed
 
-    def call_soon(  # type: ignore[override]  # a handle of our own
-        self, callback: Callable[..., object], *args: Any, context: Context | None = None
-    ) -> Handle:
+    def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> Handle:
         """Run it at the present time, before or after whatever else is to run now."""
         handle = Handle(callback, args, context if context is not None else copy_context())
         if not self._closed:
             self._ready.append(handle)
         return handle
 
-    def call_later(  # type: ignore[override]
+    def call_later(
         self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> Handle:
         """Run it after so many virtual seconds."""
         return self.call_at(self._now + delay, callback, *args, context=context)
 
-    def call_at(  # type: ignore[override]
+    def call_at(
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> Handle:
         """Run it at a virtual time."""
@@ -129,13 +127,13 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
 
     def create_future(self) -> "asyncio.Future[Any]":
         """A future of this loop."""
-        return asyncio.Future(loop=self)
+        return asyncio.Future(loop=cast(asyncio.AbstractEventLoop, self))
 
-    def create_task(  # type: ignore[override]
+    def create_task(
         self, coroutine: Coroutine[Any, Any, T], *, name: object = None, context: Context | None = None
     ) -> "asyncio.Task[T]":
         """A task of this loop, of the process that is running."""
-        task = asyncio.Task(coroutine, loop=self, context=context)
+        task = asyncio.Task(coroutine, loop=cast(asyncio.AbstractEventLoop, self), context=context)
         self.tasks.append(task)
         return task
 
@@ -175,7 +173,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
         """Run until a coroutine, which belongs to no process, has returned. Raises NothingToDo."""
-        asyncio.events._set_running_loop(self)
+        asyncio.events._set_running_loop(cast(asyncio.AbstractEventLoop, self))
         try:
             task = self.start(None, main)
             ready, pick = self._ready, self._pick
@@ -233,5 +231,5 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
             else:
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
                 with contextlib.suppress(BaseException):  # it would have waited for something on its way out
-                    task.get_coro().close()  # type: ignore[union-attr]
+                    task.get_coro().close()
         self.tasks.clear()

@@ -142,7 +142,11 @@ def _segments(snapshot: Snapshot, expected: Mapping[str, Expected], policy: Poli
 
 def _allowed(expected: Mapping[str, Expected], policy: Policy) -> dict[str, tuple[str, ...]]:
     by_revenue = policy.basis == "revenue"
-    weights = [(about.revenue_minor, about.revenue_minor if by_revenue else 1) for about in expected.values() if about.is_ranked]
+    weights = [
+        (about.revenue_minor, about.revenue_minor if by_revenue else 1)
+        for about in expected.values()
+        if about.is_ranked
+    ]
     total = sum(weight for _, weight in weights)
     allowed = {}
     for account_id, about in expected.items():
@@ -219,6 +223,8 @@ def _counters(snapshot: Snapshot, log: SimulatedLog) -> Iterator[Wrong]:
     for ranking in snapshot.ranking_shards:
         partition = log.places[Topic.STANDINGS, ranking.partition]
         progress = ranking.progress.get(Topic.STANDINGS, 0)
-        written = sum(partition.counted_from <= record.offset < progress for record in partition.read(0, partition.end)[0])
+        written = sum(
+            partition.counted_from <= record.offset < progress for record in partition.read(0, partition.end)[0]
+        )
         if not partition.first and sum(ranking.counts().values()) != written:
             yield Wrong("consumed", f"standings[{ranking.partition}]", written, ranking.counts())

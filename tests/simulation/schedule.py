@@ -6,15 +6,13 @@ import logging
 import random
 from collections import Counter
 from random import Random
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import orjson
 from aiokafka.errors import KafkaConnectionError
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
 
-from segmentation.events import MICROSECONDS_PER_DAY
 from segmentation.policy import Policy
 from state import shard_store
 from state.keys import StageName, shard_keys
@@ -26,11 +24,11 @@ from streams.rest import look
 from streams.snapshot import Snapshot, read_snapshot
 from streams.topics import ACCOUNT_INPUTS, Topic
 from tests.simulation.faults import Faults
-from tests.simulation.load import FIRST_DAY, Load
+from tests.simulation.load import Load
 from tests.simulation.log import SimulatedLog, SimulatedReader
 from tests.simulation.loop import PROCESS, NothingToDo, SimulatedLoop
 from tests.simulation.network import Network, Troubles
-from tests.simulation.oracle import Wrong, wrongs
+from tests.simulation.oracle import wrongs
 from tests.simulation.store import SimulatedRedis
 from tests.simulation.worker import PREFIX, Settings, World
 
@@ -41,6 +39,7 @@ LOOK_SECONDS = 0.25
 STEPS_MAX = 400_000
 SQL_EVERY = 500
 
+_METAS = [shard_keys(PREFIX, StageName.ACCOUNTS, number).meta for number in range(PARTITIONS)]
 _SETTINGS = real_settings.Settings(redis_prefix=PREFIX)
 _POLICY = Policy.default()
 _POLICIES = [
@@ -187,14 +186,12 @@ class Schedule:
     def _check_time(self, key: str) -> None:
         """Time never overtakes data: what a shard has stored of a tick, it has stored of the events before it."""
         for number in range(PARTITIONS):
-            if key == self._meta[number]:
+            if key == _METAS[number]:
                 progress = orjson.loads(self.redis._hash(key).get(b"progress", b"{}"))
                 ticks = self.log.places[Topic.TICKS, number].meanings[: progress.get("ticks", 0)]
                 for tick in ticks[-1:]:
                     if isinstance(tick, Tick) and any(progress.get(t, 0) < end for t, end in tick.ends.items()):
                         self.wrongs.append(f"time overtook data: shard {number} at {progress}, tick with {tick.ends}")
-
-    _meta = [shard_keys(PREFIX, StageName.ACCOUNTS, number).meta for number in range(PARTITIONS)]
 
 
 class _Listener(logging.Handler):

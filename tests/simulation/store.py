@@ -9,8 +9,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import state
 from redis.exceptions import ConnectionError as RedisConnectionError
+
+import state
 from tests.simulation.network import Network, Troubles
 
 Value = dict[bytes, Any] | list[bytes]

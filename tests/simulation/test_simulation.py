@@ -106,7 +106,9 @@ def skipped_sequence(schedule: Schedule, account_id: str) -> None:
     partition, change = _last_change(schedule, account_id)
     data = orjson.loads(change.value or b"")
     data["sequence"] += 2
-    headers = [(name, b"%b:%d" % (change.key, data["sequence"]) if name == "ce_id" else v) for name, v in change.headers]
+    headers = [
+        (name, f"{account_id}:{data['sequence']}".encode() if name == "ce_id" else v) for name, v in change.headers
+    ]
     changed = change._replace(value=orjson.dumps(data), headers=headers)
     schedule.log.append((Topic.SEGMENT_CHANGES, partition), [changed])
 

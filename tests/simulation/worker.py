@@ -22,6 +22,7 @@ from streams.accounts import AccountShard
 from streams.partitions import partition_of
 from streams.ranking import RankingShard
 from streams.relay import Publisher
+from streams.shard import Batch as ShardBatch
 from streams.shard import CorruptState, LogPosition, Shard
 from streams.shard import Record as ShardRecord
 from streams.topics import ACCOUNT_INPUTS, Topic
@@ -314,7 +315,7 @@ class Worker:
             batch = await queue.get()
             shard = self.shards.get((stage, batch.partition))
             if shard is not None:
-                await shard.offer(Topic(batch.topic), batch)
+                await shard.offer(Topic(batch.topic), cast(ShardBatch, batch))
 
     async def _watch_reading(self) -> None:
         while True:
