@@ -129,9 +129,10 @@ class Worker:
             raise CannotStart(f"partition counts differ, they must be equal: {listed}")
         self.partitions = counts[Topic.PURCHASES]
         prefix = self.settings.redis_prefix
+        # In this order: what another worker founds meanwhile, and tells, must not look like a store that lost its data.
+        was_told = await self._was_anything_told(counts[Topic.SEGMENTS])
         known = await founding.read_founding(self.redis, prefix)
         if known is None:
-            was_told = await self._was_anything_told(counts[Topic.SEGMENTS])
             if was_told and not rebuild:
                 raise CorruptState(
                     f"the store holds nothing under {prefix!r}, but {self.names.name(Topic.SEGMENTS)} holds changes: "
