@@ -160,8 +160,15 @@ class Load:
         self._log.append((Topic.TICKS, number), [record], tick)
 
     def finish(self) -> None:
-        """All that is overdue, and a last tick with which all clocks agree."""
+        """All that is overdue, and a tick to another day, with which all clocks agree."""
         self.send_kept()
-        self.day += 1
+        self._tick_all(1)
+
+    def last_tick(self) -> None:
+        """A moment later, so that nobody has any due work because of it."""
+        self._tick_all(0.0001)
+
+    def _tick_all(self, days: float) -> None:
+        self.day += days
         for number in range(self._log.count):
             self._tick(number, self.now_us)

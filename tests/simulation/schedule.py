@@ -143,8 +143,13 @@ class Schedule:
                 load.tick(chance.random() ** 2 * 2)
                 self.world.wall_clock_us = load.now_us
             await asyncio.sleep(chance.random() ** 3 * 4)
+        finishes_late = chance.random() < 0.5
+        if not finishes_late:
+            load.finish()
         await faults
-        load.finish()
+        if finishes_late:
+            load.finish()
+        load.last_tick()
         self.world.wall_clock_us = load.now_us
         self.note("the faults are over, the last tick is sent")
         return await self._rest()
@@ -164,6 +169,7 @@ class Schedule:
                 {place: bound.end for place, bound in bounds.items()},
                 {place: bound.first for place, bound in bounds.items()},
             )
+            reason = reason or self.world.strife()
             if reason is None:
                 break
             if self.loop.time() > until or self.loop.steps > STEPS_MAX:

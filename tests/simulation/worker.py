@@ -84,6 +84,20 @@ class World:
         self.workers: list[Worker] = []
         """Those that run."""
 
+    def strife(self) -> str | None:
+        """A shard that not exactly one worker owns, in words; None: there is none."""
+        for stage in StageName:
+            for number in range(self.settings.partitions):
+                owners = [
+                    f"{worker}{'' if shard is worker.shards.get((stage, number)) else ' (which let it go)'}"
+                    for worker in self.workers
+                    for shard in worker.all_shards
+                    if shard.owned and (shard.store.stage, shard.partition) == (stage, number)
+                ]
+                if len(owners) != 1:
+                    return f"{stage} shard {number} is owned by {', '.join(owners) or 'nobody'}"
+        return None
+
 
 class Group:
     """Gives partitions to the workers that are there."""
@@ -138,6 +152,8 @@ class Worker:
         self.process = Process(name)
         self.reader = SimulatedReader(world.log)
         self.shards: dict[tuple[StageName, int], Shard] = {}
+        self.all_shards: list[Shard] = []
+        """Those that it has let go, too."""
         self.failure: BaseException | None = None
         self.is_prepared = False
         """Whether it has seen that everything is there to begin with."""
@@ -215,10 +231,10 @@ class Worker:
         redis = cast(Redis, world.redis)
         while True:
             try:
+                numbers = range(world.settings.partitions)
+                bounds = await self.reader.bounds([(Topic.SEGMENTS, number) for number in numbers])
+                was_told = any(bound.end > bound.first for bound in bounds.values())
                 if await founding.read_founding(redis, PREFIX) is None:
-                    numbers = range(world.settings.partitions)
-                    bounds = await self.reader.bounds([(Topic.SEGMENTS, number) for number in numbers])
-                    was_told = any(bound.end > bound.first for bound in bounds.values())
                     if was_told and not self._rebuild:
                         raise CorruptState("the store holds nothing, but the log holds changes")
                     beginnings = {}
@@ -261,6 +277,7 @@ class Worker:
         await asyncio.gather(*(shard.close() for shard in gone))
         for key in sorted(assignment - self.shards.keys()):
             self.shards[key] = self._new_shard(*key)
+            self.all_shards.append(self.shards[key])
         wanted = sorted(assignment)
         claimed = await asyncio.gather(*(self.shards[key].claim() for key in wanted))
         for (_, number), offsets in zip(wanted, claimed, strict=True):
