@@ -24,6 +24,10 @@ ToldReader = Callable[[Mapping[str, int]], AsyncIterator[Record]]
 """Reads the compacted topic from an offset for each partition (as text) to its end."""
 
 
+STANDINGS_AT_ONCE = 2_000
+"""After so many standings the messages taken so far are committed."""
+
+
 class RankingShard(Shard):
     """One partition of the ranking stage: the populations whose names fall on it."""
 
@@ -162,17 +166,31 @@ class RankingShard(Shard):
     # -- batches -----------------------------------------------------------------------------------------------------
 
     async def take(self, topic: Topic, records: Sequence[Record], end: int) -> None:
-        """Apply the messages that bring news, those of one instant together, and commit."""
+        """Apply the messages that bring news, and commit, in portions: others wait for no more than one of them."""
+        portion: list[_Taken] = []
+        standings = 0
+        for record in records:
+            if standings >= STANDINGS_AT_ONCE:
+                await self._take_portion(portion, record.offset)
+                portion, standings = [], 0
+            try:
+                name, message = (record.key or b"").decode(), decode_standings(record.value)
+            except ValueError as error:
+                portion.append((record, "", error))
+            else:
+                portion.append((record, name, message))
+                standings += len(message.standings)
+        await self._take_portion(portion, end)
+
+    async def _take_portion(self, portion: Sequence["_Taken"], end: int) -> None:
+        """Apply messages, those of one instant together, and commit."""
         out: list[Outgoing] = []
         news: list[tuple[str, Standings]] = []
         was_silent = self.muted_until > 0 or bool(self.rebuild_until)
-        for record in records:
-            try:
-                name = (record.key or b"").decode()
-                message = decode_standings(record.value)
-            except ValueError as error:
+        for record, name, message in portion:
+            if isinstance(message, ValueError):
                 self.counts["dead_letters"] += 1
-                out.append(self._dead_letter(record, str(error)))
+                out.append(self._dead_letter(record, str(message)))
                 continue
             source = str(message.source)
             self._note_rebuilt(source, message)
@@ -182,7 +200,7 @@ class RankingShard(Shard):
             self.counts["applied"] += 1
             self.sources[source] = Reached(message.progress, message.cursor)
             news.append((name, message))
-        commit = Commit({**self.progress, topic: end}, {})
+        commit = Commit({**self.progress, Topic.STANDINGS: end}, {})
         for member, name in self._learned:
             commit.set("documents", member.account_id, encode_member(member, name))
         for (name, clock_us, mode), group in groupby(news, key=_population_and_instant):
@@ -219,6 +237,10 @@ class RankingShard(Shard):
             payload=record.value,
             headers=record.headers,
         )
+
+
+_Taken = tuple[Record, str, Standings | ValueError]
+"""A record, and the population and standings in it, or what is wrong with it."""
 
 
 def _population_and_instant(news: tuple[str, Standings]) -> tuple[str, int, Mode]:

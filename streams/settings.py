@@ -44,7 +44,7 @@ class Settings(BaseSettings):
     fetch_wait_ms: int = Field(50, ge=1, le=1_000)
     """How long the broker waits for a record before it answers that there is none. One fetch for each broker is under
     way at a time, so idle partitions hold up a busy one for this long."""
-    batch_records_max: int = Field(2_000, ge=1, le=50_000)
+    batch_records_max: int = Field(500, ge=1, le=50_000)
     """Records a poll brings at most."""
     cache_accounts: int = Field(200_000, ge=1_000)
     """Accounts that the account stage of one worker keeps in memory, about 1 KB each."""
@@ -52,7 +52,7 @@ class Settings(BaseSettings):
     """Accounts done at once when time alone changes many: purchases wait no longer than for one chunk."""
     relay_interval_ms: int = Field(20, ge=0, le=1_000)
     """How long outgoing records gather: a transaction costs the same for one as for a thousand."""
-    outbox_records_max: int = Field(5_000, ge=100)
+    outbox_records_max: int = Field(20_000, ge=100)
     """Outgoing records of one shard that may wait for the broker before the shard stops taking in more."""
 
     def kafka_arguments(self) -> dict[str, Any]:

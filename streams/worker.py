@@ -209,18 +209,26 @@ class Worker:
 
     def _agent(self, stage: StageName) -> Any:
         async def agent(stream: Any) -> None:
+            taking: dict[int, asyncio.Task[None]] = {}
             async for event in stream.noack().events():
-                batch = event.value
-                shard = self.shards.get((stage, batch.partition))
-                if shard is not None:
-                    try:
-                        await shard.offer(self.names.topic(batch.topic), batch)
-                    except BaseException as error:
-                        self._failed(error)
-                        raise
-                event.ack()
+                # One batch of a partition at a time, but the partitions do not wait for each other's commits.
+                partition = event.value.partition
+                if partition in taking:
+                    await taking[partition]
+                taking[partition] = asyncio.create_task(self._take(stage, event))
 
         return agent
+
+    async def _take(self, stage: StageName, event: Any) -> None:
+        batch = event.value
+        shard = self.shards.get((stage, batch.partition))
+        if shard is not None:
+            try:
+                await shard.offer(self.names.topic(batch.topic), batch)
+            except Exception as error:
+                self._failed(error)
+                return
+        event.ack()
 
     async def claim_partitions(self, assigned: set[TP]) -> dict[TP, int]:
         """Claim the shards of these partitions and let the others go. Returns where to read on."""
