@@ -328,11 +328,17 @@ class Worker:
 
     async def _agent(self, stage: StageName) -> None:
         queue = self._queues[stage]
+        taking: dict[int, asyncio.Task[None]] = {}
         while True:
             batch = await queue.get()
-            shard = self.shards.get((stage, batch.partition))
-            if shard is not None:
-                await shard.offer(Topic(batch.topic), cast(ShardBatch, batch))
+            if batch.partition in taking:
+                await taking[batch.partition]
+            taking[batch.partition] = asyncio.create_task(self._vital(self._take(stage, batch)))
+
+    async def _take(self, stage: StageName, batch: Batch) -> None:
+        shard = self.shards.get((stage, batch.partition))
+        if shard is not None:
+            await shard.offer(Topic(batch.topic), cast(ShardBatch, batch))
 
     async def _watch_reading(self) -> None:
         while True:
