@@ -6,6 +6,7 @@ time, can never mix their writes.
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, cast
@@ -26,6 +27,7 @@ OUTBOX_READ_BYTES = 4 * 1024 * 1024
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
+@cache
 def _script(name: str) -> str:
     return (Path(__file__).parent / f"{name}.lua").read_text()
 
@@ -118,6 +120,11 @@ class ShardStore:
         if found[0] is None:
             return None
         return Claim(*(orjson.loads(value) if value else {} for value in found))
+
+    async def is_current(self) -> bool:
+        """Whether the shard is still as it was claimed or last written here: else a commit would be refused."""
+        found = await self.redis.hmget(self.keys.meta, ["owner", "progress", "commits"])
+        return [*found[:2], int(found[2] or 0)] == [self._owner.encode(), self._expected, self._commits]
 
     async def load(self, name: str, fields: Iterable[str]) -> list[bytes | None]:
         """Read fields of one of the shard's hashes (a name in ShardKeys), in order."""

@@ -210,7 +210,8 @@ class Relay:
         self._wake = asyncio.Event()
         self._published = asyncio.Condition()
         self.waiting = 0
-        """Outgoing records not trimmed yet, as far as this worker knows."""
+        """Outgoing records not trimmed yet, as far as this worker knows. For a moment it may be below 0: what a commit
+        put into the outbox can be published before the commit has returned and is counted."""
         self.told: Told = {}
 
     async def restart(self, *, waiting: int, told: Mapping[str, int]) -> None:
@@ -267,6 +268,6 @@ class Relay:
             self.told |= await self.publisher.publish([decode_outgoing(entry) for entry in entries])
             await self.store.trim(len(entries), self.told)
         async with self._published:
-            self.waiting = max(0, self.waiting - len(entries))
+            self.waiting -= len(entries)
             self._published.notify_all()
         return len(entries)

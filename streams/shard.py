@@ -106,6 +106,8 @@ class Shard(ABC):
         self._failed = failed
         self._tasks: list[asyncio.Task[None]] = []
         self._recovery: asyncio.Task[None] | None = None
+        self._handovers = 0
+        """Calls of `claim` under way, and of `close` ever: with them nothing is left to go back to."""
         self.relay = Relay(store, publisher, interval_ms=relay_interval_ms, lost=self._lost)
         self.owned = False
 
@@ -133,9 +135,13 @@ class Shard(ABC):
 
         Retries while the broker or the store cannot be reached. Raises CorruptState, NoSuchShard.
         """
-        await self._stop_recovery()
-        async with self.lock:
-            return await self._claim()
+        self._handovers += 1
+        try:
+            await self._stop_recovery()
+            async with self.lock:
+                return await self._claim()
+        finally:
+            self._handovers -= 1
 
     async def _claim(self) -> dict[Topic, int]:
         self.owned = False
@@ -189,7 +195,8 @@ class Shard(ABC):
         if self.owned:
             log.warning("%s: %s; going back to what is stored", self, why)
             self.owned = False
-            self._recovery = asyncio.create_task(self._watched(self._claim_back(wait_seconds)))
+            if not self._handovers:
+                self._recovery = asyncio.create_task(self._watched(self._claim_back(wait_seconds)))
 
     async def _claim_back(self, wait_seconds: float) -> None:
         await asyncio.sleep(wait_seconds)
@@ -205,6 +212,7 @@ class Shard(ABC):
 
     async def close(self, *, drain_seconds: float = 0.0) -> None:
         """Stop working on the shard; with drain_seconds, publish first what waits, for as long as that at most."""
+        self._handovers += 1
         await self._stop_recovery()
         async with self.lock:
             owned, self.owned = self.owned, False
@@ -286,9 +294,18 @@ class Shard(ABC):
         await asyncio.Event().wait()
 
     async def _guarded(self, work: Awaitable[T]) -> T | None:
-        """Do work that ends in a commit. Where that fails nothing was written, or it is found when read again."""
+        """Do work that ends in a commit. Where that fails nothing was written, or it is found when read again.
+
+        Raises CorruptState.
+        """
         try:
-            return await work
+            try:
+                return await work
+            except CorruptState as error:
+                # Not if it was read partly before and partly after another owner wrote, or the store went back.
+                if await self.store.is_current():
+                    raise
+                raise Refused(str(error)) from error
         except Refused as error:
             self._go_back(f"claimed by another worker, or the store went back in time ({error})", CLAIM_BACK_SECONDS)
         except (RedisError, KafkaError, OSError) as error:
@@ -305,8 +322,9 @@ class Shard(ABC):
 
 async def _stop(tasks: Iterable[asyncio.Task[None]]) -> None:
     """Cancel until they are done: a library may swallow a cancellation, and a rebalance would wait for ever."""
-    left = set(tasks)
+    left = list(tasks)
     while left:
         for task in left:
             task.cancel()
-        _, left = await asyncio.wait(left, timeout=CANCEL_AGAIN_SECONDS)
+        await asyncio.wait(left, timeout=CANCEL_AGAIN_SECONDS)
+        left = [task for task in left if not task.done()]

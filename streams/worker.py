@@ -8,9 +8,10 @@ import time
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import faust
+import orjson
 from aiokafka.errors import KafkaError
 from faust.types import TP
 from redis.asyncio import Redis
@@ -130,16 +131,19 @@ class Worker:
             raise CannotStart(f"partition counts differ, they must be equal: {listed}")
         self.partitions = counts[Topic.PURCHASES]
         prefix = self.settings.redis_prefix
+        # In this order: what another worker founds meanwhile, and tells, must not look like a store that lost its data.
+        was_told = await self._was_anything_told(counts[Topic.SEGMENTS])
         known = await founding.read_founding(self.redis, prefix)
         if known is None:
-            was_told = await self._was_anything_told(counts[Topic.SEGMENTS])
             if was_told and not rebuild:
                 raise CorruptState(
                     f"the store holds nothing under {prefix!r}, but {self.names.name(Topic.SEGMENTS)} holds changes: "
                     "it lost its data, or this is the wrong store. Restore it, or start one worker with --rebuild."
                 )
             policy = self.policy
-            beginnings = await self._beginnings_of_a_rebuild() if was_told else {}
+            if was_told:
+                log.warning("rebuilding the state from the log; nothing is announced before it is where the log ended")
+            beginnings = await beginnings_of_shards(self.redis, prefix, self.reader, self.partitions)
             known = await founding.found(
                 self.redis, prefix, policy.canonical(), policy.hash, self.partitions, beginnings
             )
@@ -157,20 +161,6 @@ class Worker:
                     f"the {server} does not let this user do all that a worker does (docs/security.md); "
                     f"missing: {', '.join(missing)}"
                 )
-
-    async def _beginnings_of_a_rebuild(self) -> dict[tuple[StageName, int], founding.Beginning]:
-        """Shards that read the whole log again, and announce nothing before they are where the log ends now."""
-        numbers = range(self.partitions)
-        bounds = await self.reader.bounds([(topic, number) for topic in SHARDED for number in numbers])
-        ends = {str(number): {str(topic): bounds[topic, number].end for topic in ACCOUNT_INPUTS} for number in numbers}
-        beginnings = {}
-        for number in numbers:
-            beginnings[StageName.ACCOUNTS, number] = founding.Beginning({}, {"rebuild_until": ends[str(number)]})
-            # The account stage tells every standing again; the old ones, if they are still there, are not needed.
-            read_from = {str(Topic.STANDINGS): bounds[Topic.STANDINGS, number].end}
-            beginnings[StageName.RANKING, number] = founding.Beginning(read_from, {"rebuild_until": ends})
-        log.warning("rebuilding the state from the log; nothing is announced before it is where the log ends now")
-        return beginnings
 
     def _check(self, known: founding.Founding) -> None:
         if known.schema_version != SCHEMA_VERSION:
@@ -373,6 +363,35 @@ class Worker:
             partitions=owned,
         )
         await ticker.run()
+
+
+class Bounds(Protocol):
+    """What a rebuild asks of a reader of the log."""
+
+    async def bounds(self, partitions: Sequence[tuple[Topic, int]]) -> dict[tuple[Topic, int], LogPosition]:
+        """Where the log begins and ends."""
+
+
+async def beginnings_of_shards(
+    redis: Redis, prefix: str, reader: Bounds, partitions: int
+) -> dict[tuple[StageName, int], founding.Beginning]:
+    """Shards that read the log from its start, and announce nothing before they are where it ended when they began.
+
+    So a history is announced as what has come of it. Raises KafkaError, RedisError; then, and also after a crash, it
+    may be tried again.
+    """
+    numbers = range(partitions)
+    bounds = await reader.bounds([(topic, number) for topic in SHARDED for number in numbers])
+    plan = {str(number): {str(topic): bounds[topic, number].end for topic in SHARDED} for number in numbers}
+    plan = orjson.loads(await founding.agreed_beginning(redis, prefix, orjson.dumps(plan)))
+    ends = {number: {str(topic): at[topic] for topic in ACCOUNT_INPUTS} for number, at in plan.items()}
+    beginnings = {}
+    for number in numbers:
+        beginnings[StageName.ACCOUNTS, number] = founding.Beginning({}, {"backfill_until": ends[str(number)]})
+        # The account stage tells every standing again; the old ones, if they are still there, are not needed.
+        read_from = {str(Topic.STANDINGS): plan[str(number)][Topic.STANDINGS]}
+        beginnings[StageName.RANKING, number] = founding.Beginning(read_from, {"backfill_until": ends})
+    return beginnings
 
 
 def _stage_of(topic: Topic) -> StageName:

@@ -13,6 +13,9 @@ from state.client import PackedConnection, PackedSocketConnection, PackedSSLConn
 from state.keys import StageName
 from state.shard_store import ShardStore
 
+of_valkey = pytest.mark.parametrize("redis", ["valkey"], indirect=True)
+"""What is tested is the client."""
+
 arguments = st.lists(
     st.one_of(
         st.binary(max_size=40),
@@ -42,6 +45,7 @@ def test_what_is_no_value_is_refused(argument: object) -> None:
         PackedConnection().pack_command("SET", "key", argument)  # type: ignore[arg-type]
 
 
+@of_valkey
 async def test_arguments_of_any_bytes_arrive(redis: Redis) -> None:
     """Every byte, an empty value, and a megabyte; through pipelines, too."""
     key, values = "{test}:bytes", [bytes(range(256)), b"", b"\r\n" * 500_000, b"$3\r\nfoo\r\n"]
@@ -55,6 +59,7 @@ async def test_arguments_of_any_bytes_arrive(redis: Redis) -> None:
     assert found == {value: value for value in values}
 
 
+@of_valkey
 async def test_a_command_can_be_cancelled_at_any_moment(redis: Redis) -> None:
     """A cancellation is never swallowed: whoever cancels a task that talks to the store may wait for its end."""
     await redis.rpush("{test}:list", *[b"x" * 100] * 20)
@@ -101,6 +106,7 @@ async def test_a_store_that_reads_nothing_is_given_up() -> None:
     await server.wait_closed()
 
 
+@of_valkey
 async def test_scripts_are_loaded_where_the_store_does_not_know_them(redis: Redis, store: ShardStore) -> None:
     """A store that was restarted has forgotten all scripts."""
     await store.claim("one")

@@ -120,6 +120,16 @@ async def test_a_relay_tries_until_the_broker_has_everything(store: ShardStore) 
     assert (lost, await store.outbox_size()) == ([], 0)
 
 
+async def test_who_waits_is_let_through_though_a_record_was_published_before_it_was_counted(store: ShardStore) -> None:
+    """The relay may be quicker than the answer to the commit: that must not leave a record that is waited for."""
+    await store.claim("one")
+    relay = relay_of(store, MemoryLog())
+    await store.commit(commit_of(1))
+    assert await relay.publish_some() == 1
+    relay.add(1)
+    await asyncio.wait_for(relay.drained_to(0), 5)
+
+
 async def test_a_relay_whose_shard_was_taken_publishes_nothing_and_says_so(redis: Redis, store: ShardStore) -> None:
     """The outbox is the new owner's: the old relay is refused before it reads a single record."""
     log, lost = MemoryLog(), list[str]()

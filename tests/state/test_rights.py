@@ -18,6 +18,9 @@ from tests.state.test_shard_store import PROGRESS, full_commit
 KEYS = ("~{test:*", "~{test}:founding")
 EVERYTHING = (*KEYS, "+@all")
 
+# who may do what is not simulated
+pytestmark = pytest.mark.parametrize("redis", ["valkey"], indirect=True)
+
 UserWith = Callable[..., AbstractAsyncContextManager[Redis]]
 
 

@@ -1,0 +1,230 @@
+"""All invariants of streams.oracle, once more in plain Python: quick enough to be asked after every schedule.
+
+`resegment verify` works the same out in SQL; a sample of the schedules is given to both.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import orjson
+
+from segmentation.account import NEVER
+from segmentation.policy import WHOLE_BP, Policy
+from streams.dead_letters import read_dead_letter
+from streams.messages import header
+from streams.snapshot import Snapshot
+from streams.topics import ACCOUNT_INPUTS, EVENT_TOPICS, Topic
+from tests.simulation.load import Meaning
+from tests.simulation.log import Record, SimulatedLog
+
+TIERS = ("key", "enterprise", "commercial")
+
+
+class Wrong(NamedTuple):
+    """Something that breaks an invariant."""
+
+    invariant: str
+    subject: str
+    expected: object
+    found: object
+
+    def __str__(self) -> str:
+        return f"{self.invariant}: {self.subject}: expected {self.expected}, found {self.found}"
+
+
+class Expected(NamedTuple):
+    """An account as the log says that it must be."""
+
+    shard: int
+    day: int
+    first_purchase_day: int
+    revenue_minor: int
+    stage: str
+
+    @property
+    def is_ranked(self) -> bool:
+        """Whether it has a position."""
+        return self.stage == "established" and self.revenue_minor > 0
+
+
+def wrongs(snapshot: Snapshot, log: SimulatedLog, policy: Policy) -> Iterator[Wrong]:
+    """What breaks an invariant in an installation at rest."""
+    expected = _expected(snapshot, log, policy)
+    yield from _accounts(snapshot, expected)
+    yield from _segments(snapshot, expected, policy)
+    yield from _changes(snapshot, log)
+    yield from _counters(snapshot, log)
+
+
+def all_records(log: SimulatedLog, topic: Topic) -> Iterator[Record]:
+    """Every committed record of a topic that retention has left, in order by partition."""
+    for number in range(log.count):
+        place = log.places[topic, number]
+        yield from place.read(0, place.end)[0]
+
+
+def _expected(snapshot: Snapshot, log: SimulatedLog, policy: Policy) -> dict[str, Expected]:
+    events: dict[tuple[str, Topic, str], Meaning] = {}
+    shards: dict[str, int] = {}
+    for (topic, number), meaning in log_meanings(log):
+        events.setdefault((meaning.account_id, topic, meaning.event_id), meaning)
+        shards[meaning.account_id] = number
+    firsts: dict[str, int] = defaultdict(lambda: NEVER)
+    revenues: dict[str, int] = defaultdict(int)
+    days = {shard.partition: shard.day for shard in snapshot.account_shards}
+    for (account_id, topic, _), meaning in events.items():
+        day = days[shards[account_id]]
+        if topic is Topic.PURCHASES:
+            if not meaning.is_refund:
+                firsts[account_id] = min(firsts[account_id], meaning.day)
+            if day - policy.window_days < meaning.day <= day:
+                revenues[account_id] += meaning.amount_minor
+    return {
+        account_id: Expected(
+            shard,
+            days[shard],
+            firsts[account_id],
+            revenues[account_id],
+            _stage(firsts[account_id], days[shard], policy.new_start_days),
+        )
+        for account_id, shard in shards.items()
+    }
+
+
+def log_meanings(log: SimulatedLog) -> Iterator[tuple[tuple[Topic, int], Meaning]]:
+    """What every good event record means, those that retention took included."""
+    for topic in EVENT_TOPICS:
+        for number in range(log.count):
+            for meaning in log.places[topic, number].meanings:
+                if isinstance(meaning, Meaning):
+                    yield (topic, number), meaning
+
+
+def _stage(first_purchase_day: int, day: int, new_start_days: int) -> str:
+    if first_purchase_day > day:
+        return "prospect"
+    return "new_start" if day - first_purchase_day < new_start_days else "established"
+
+
+def _accounts(snapshot: Snapshot, expected: Mapping[str, Expected]) -> Iterator[Wrong]:
+    for shard in snapshot.account_shards:
+        known = {account_id for account_id, about in expected.items() if about.shard == shard.partition}
+        if known != shard.accounts.keys():
+            yield Wrong("known_accounts", f"shard {shard.partition}", sorted(known), sorted(shard.accounts))
+        for account_id in sorted(known & shard.accounts.keys()):
+            account, about = shard.accounts[account_id], expected[account_id]
+            if account.revenue_minor != about.revenue_minor:
+                yield Wrong("revenue", account_id, about.revenue_minor, account.revenue_minor)
+            if account.first_purchase_day != about.first_purchase_day:
+                yield Wrong("first_purchase", account_id, about.first_purchase_day, account.first_purchase_day)
+
+
+def _segments(snapshot: Snapshot, expected: Mapping[str, Expected], policy: Policy) -> Iterator[Wrong]:
+    members = {account_id: member for account_id, (member, _) in snapshot.members().items()}
+    clocked = {account_id: about for account_id, about in expected.items() if about.day > 0}
+    if clocked.keys() != members.keys():
+        yield Wrong("announced", "members", sorted(clocked), sorted(members))
+    allowed = _allowed(clocked, policy)
+    announced = {a: account.announced for s in snapshot.account_shards for a, account in s.accounts.items()}
+    for account_id in sorted(clocked.keys() & members.keys()):
+        member, about = members[account_id], clocked[account_id]
+        if not announced.get(account_id):
+            yield Wrong("announced", account_id, "a standing sent", "none")
+        if (member.stage, member.revenue_minor) != (about.stage, about.revenue_minor):
+            wanted = f"{about.stage} with {about.revenue_minor}"
+            yield Wrong("standing", account_id, wanted, f"{member.stage} with {member.revenue_minor}")
+        if member.current_segment not in allowed[account_id]:
+            yield Wrong("segment", account_id, allowed[account_id], str(member.current_segment))
+        if member.segment != member.current_segment:
+            yield Wrong("told", account_id, str(member.current_segment), member.segment)
+
+
+def _allowed(expected: Mapping[str, Expected], policy: Policy) -> dict[str, tuple[str, ...]]:
+    by_revenue = policy.basis == "revenue"
+    weights = [
+        (about.revenue_minor, about.revenue_minor if by_revenue else 1)
+        for about in expected.values()
+        if about.is_ranked
+    ]
+    total = sum(weight for _, weight in weights)
+    allowed = {}
+    for account_id, about in expected.items():
+        if about.is_ranked:
+            above = sum(weight for revenue, weight in weights if revenue > about.revenue_minor)
+            best = sum(above * WHOLE_BP >= (share + policy.band_bp) * total for share in policy.boundaries)
+            worst = sum(above * WHOLE_BP >= (share - policy.band_bp) * total for share in policy.boundaries)
+            allowed[account_id] = TIERS[best : worst + 1]
+        else:
+            allowed[account_id] = ("commercial",) if about.stage == "established" else (about.stage,)
+    return allowed
+
+
+def _changes(snapshot: Snapshot, log: SimulatedLog) -> Iterator[Wrong]:
+    chains: dict[str, list[tuple[dict[str, Any], Record]]] = defaultdict(list)
+    for record in all_records(log, Topic.SEGMENT_CHANGES):
+        data = orjson.loads(record.value or b"null")
+        account_id, sequence, chain = data["account_id"], data["sequence"], chains[data["account_id"]]
+        if record.key != account_id.encode() or header(record.headers, "ce_id") != f"{account_id}:{sequence}":
+            yield Wrong("change_identity", f"offset {record.offset}", f"{account_id}:{sequence}", record.key)
+        if sequence <= len(chain):
+            if _bytes(chain[sequence - 1][1]) != _bytes(record):
+                yield Wrong("republished", f"{account_id}:{sequence}", chain[sequence - 1][0], data)
+        elif sequence != len(chain) + 1:
+            yield Wrong("chain", account_id, f"sequence {len(chain) + 1}", f"sequence {sequence}")
+            return
+        else:
+            before = chain[-1][0] if chain else None
+            if data["previous_segment"] != (before and before["current_segment"]) or (
+                data["previous_segment"] == data["current_segment"]
+            ):
+                yield Wrong("links", f"{account_id}:{sequence}", before and before["current_segment"], data)
+            if before and data["effective_at"] < before["effective_at"]:
+                yield Wrong("effective_order", f"{account_id}:{sequence}", before["effective_at"], data["effective_at"])
+            chain.append((data, record))
+    latest = {(record.key or b"").decode(): record for record in all_records(log, Topic.SEGMENTS)}
+    members = {account_id: member for account_id, (member, _) in snapshot.members().items()}
+    for account_id in sorted(chains.keys() | latest.keys() | members.keys()):
+        chain, member = chains[account_id], members.get(account_id)
+        if member is None or not chain or account_id not in latest:
+            yield Wrong("last_change", account_id, "a member that was told of", (member, len(chain)))
+            continue
+        data, record = chain[-1]
+        if (data["sequence"], data["current_segment"]) != (member.sequence, member.segment):
+            yield Wrong("last_change", account_id, (member.sequence, member.segment), data)
+        if _bytes(record) != _bytes(latest[account_id]):
+            yield Wrong("compacted_bytes", account_id, record.value, latest[account_id].value)
+
+
+def _bytes(record: Record) -> tuple[object, ...]:
+    return record.partition, record.key, record.value, tuple(record.headers)
+
+
+def _counters(snapshot: Snapshot, log: SimulatedLog) -> Iterator[Wrong]:
+    named = {
+        (letter.topic, letter.partition, letter.offset)
+        for record in all_records(log, Topic.DEAD_LETTERS)
+        for letter in [read_dead_letter(record.key, record.value, record.headers)]
+    }
+    dead = Counter((topic, number) for topic, number, _ in named)
+    bad = {(t, n): sum(m is None for m in log.places[t, n].meanings) for t in ACCOUNT_INPUTS for n in range(log.count)}
+    for shard in snapshot.account_shards:
+        for topic in ACCOUNT_INPUTS:
+            place = topic, shard.partition
+            counts, written = shard.counts(topic), len(log.places[place].meanings)
+            if sum(counts.values()) != written:
+                yield Wrong("consumed", f"{topic}[{shard.partition}]", f"{written} records", counts)
+            if not counts["dead_letters"] == dead[place] == bad[place]:
+                found = f"{counts['dead_letters']} counted, {dead[place]} named"
+                yield Wrong("dead_letters", f"{topic}[{shard.partition}]", bad[place], found)
+            different = len({m[:2] for m in log.places[place].meanings if isinstance(m, Meaning)})
+            if counts["applied"] < different:
+                yield Wrong("first_ones_applied", f"{topic}[{shard.partition}]", different, counts["applied"])
+    for ranking in snapshot.ranking_shards:
+        partition = log.places[Topic.STANDINGS, ranking.partition]
+        progress = ranking.progress.get(Topic.STANDINGS, 0)
+        written = sum(
+            partition.counted_from <= record.offset < progress for record in partition.read(0, partition.end)[0]
+        )
+        if not partition.first and sum(ranking.counts().values()) != written:
+            yield Wrong("consumed", f"standings[{ranking.partition}]", written, ranking.counts())

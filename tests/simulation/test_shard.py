@@ -1,0 +1,178 @@
+"""What schedules have found, each once more by itself: the order of a few events that a shard used to get wrong."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from random import Random
+from typing import Any, NamedTuple, TypeVar, cast
+
+import pytest
+from redis.asyncio import Redis
+
+from segmentation.events import MICROSECONDS_PER_DAY
+from segmentation.policy import Policy
+from state.keys import StageName
+from state.shard_store import Commit, ShardStore
+from streams.accounts import AccountShard
+from streams.messages import Tick, encode_tick
+from streams.shard import CLAIM_BACK_SECONDS, Batch, CorruptState, LogPosition
+from streams.topics import Topic
+from tests.simulation.log import Record, SimulatedLog, SimulatedPublisher
+from tests.simulation.loop import SimulatedLoop
+from tests.simulation.store import SimulatedRedis
+
+T = TypeVar("T")
+
+
+class OneBatch(NamedTuple):
+    """Some records of a partition."""
+
+    records: Sequence[Record]
+    start: int
+    end: int
+    seeks: int = 0
+
+
+class Reading:
+    """A log without a consumer."""
+
+    async def bounds(self, partition: int, topics: Sequence[Topic]) -> dict[Topic, LogPosition]:
+        """As long as any test needs."""
+        return dict.fromkeys(topics, LogPosition(0, 100))
+
+    async def seek(self, partition: int, offsets: Mapping[Topic, int]) -> dict[Topic, int]:
+        """Nobody reads."""
+        return dict.fromkeys(offsets, 0)
+
+
+class Scene:
+    """One account shard that exists, and a way to it."""
+
+    def __init__(self, redis: SimulatedRedis) -> None:
+        self.redis = redis
+        self.failures: list[BaseException] = []
+        self.shard = AccountShard(
+            self.store(),
+            SimulatedPublisher(SimulatedLog(1, Random(0)), Random(0)),
+            Reading(),
+            policy=Policy.default(),
+            partitions=1,
+            cache_accounts=1,
+            due_chunk_accounts=1,
+            wall_clock=lambda: 0,
+            relay_interval_ms=1,
+            outbox_records_max=100,
+            failed=self.failures.append,
+        )
+
+    def store(self) -> ShardStore:
+        """The shard as another worker would have it."""
+        return ShardStore(cast(Redis, self.redis), "test", StageName.ACCOUNTS, 0)
+
+    async def begin(self) -> None:
+        """Make the shard and claim it."""
+        await self.store().create()
+        await self.shard.claim()
+
+    async def offer_tick(self, offset: int, day: int) -> None:
+        """A tick that waits for nothing."""
+        value = encode_tick(Tick(day * MICROSECONDS_PER_DAY, "live", {}))
+        record = Record((Topic.TICKS, 0), offset, 0, None, value, (), None, None)
+        await self.shard.offer(Topic.TICKS, cast(Batch, OneBatch([record], offset, offset + 1)))
+
+
+def simulated(test: Callable[[Scene], Coroutine[Any, Any, T]], redis: SimulatedRedis | None = None) -> T:
+    """Run it in virtual time."""
+    return SimulatedLoop(0).run(test(Scene(redis or SimulatedRedis())))
+
+
+def test_a_shard_that_is_closed_while_its_batch_is_refused_stays_closed() -> None:
+    """It must not claim itself back afterwards: nobody would stop it, and the next owner has it by then."""
+
+    async def test(scene: Scene) -> None:
+        shard = scene.shard
+        await scene.begin()
+        await scene.store().claim("another worker")
+        async with shard.lock:
+            offered = asyncio.create_task(scene.offer_tick(0, 1))
+            await asyncio.sleep(1)
+            closed = asyncio.create_task(shard.close())
+            await asyncio.sleep(1)
+        await asyncio.gather(offered, closed)
+        await asyncio.sleep(3 * CLAIM_BACK_SECONDS)
+        assert not shard.owned
+        assert not shard._tasks
+        assert scene.failures == []
+
+    simulated(test)
+
+
+class GoesBack(SimulatedRedis):
+    """A store that goes back to where it was, after it has said who is due."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: dict[str, Any] = {}
+        self.went_back = 0
+
+    async def zrange(self, key: str, *arguments: Any, **options: Any) -> list[tuple[bytes, float]]:
+        """As any store's; and then it goes back."""
+        found = await super().zrange(key, *arguments, **options)
+        if found and not self.went_back:
+            self.take_back(self.held)
+            self.went_back += 1
+        return found
+
+
+def test_state_that_went_back_between_two_reads_is_not_corrupt() -> None:
+    """An account that was due a moment ago has no document any more: the shard is claimed again, the worker goes on."""
+    redis = GoesBack()
+
+    async def test(scene: Scene) -> None:
+        await scene.begin()
+        redis.held = redis.copy()
+        commit = Commit({}, scene.shard._state())
+        commit.due["a"] = 1
+        await scene.shard.commit(commit, [])
+        await scene.offer_tick(0, 1)
+        await asyncio.sleep(2 * CLAIM_BACK_SECONDS)
+        assert redis.went_back == 1
+        assert scene.failures == []
+        assert scene.shard.owned
+        await scene.shard.close()
+
+    simulated(test, redis)
+
+
+def test_an_account_that_is_due_and_has_no_document_is_corrupt() -> None:
+    """Nothing happened to the store since it was claimed: a person must look."""
+
+    async def test(scene: Scene) -> None:
+        await scene.begin()
+        commit = Commit(scene.shard.progress, scene.shard._state())
+        commit.due["a"] = 1
+        await scene.shard.commit(commit, [])
+        await scene.offer_tick(0, 1)
+        await asyncio.sleep(1)
+        assert [type(failure) for failure in scene.failures] == [CorruptState]
+
+    simulated(test)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.5, 100.0])
+def test_time_passes_without_a_clock(seconds: float) -> None:
+    """What sleeps is woken at its time, in order, at once."""
+
+    async def test(scene: Scene) -> tuple[float, list[str]]:
+        woken: list[str] = []
+
+        async def sleep(name: str, wait: float) -> None:
+            await asyncio.sleep(wait)
+            woken.append(name)
+
+        await asyncio.gather(sleep("late", seconds + 1), sleep("early", seconds))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await asyncio.Event().wait()
+        return asyncio.get_running_loop().time(), woken
+
+    assert simulated(test) == (2 * seconds + 1, ["early", "late"])
