@@ -5,15 +5,17 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST_FLAGS ?=
+AUDIT_VENV := build/audit
+AUDIT_STAMP := $(AUDIT_VENV)/.installed
 
 export CUSTOM_COMPILE_COMMAND := make lock
 PIP_COMPILE = $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-options \
-	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links $(LOCK_FLAGS) pyproject.toml
+	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links $(LOCK_FLAGS)
 # `make lock LOCK_FLAGS=` keeps the versions that still fit; the default takes the newest ones.
 LOCK_FLAGS ?= --upgrade
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-kafka simulate lint format bench lock clean
+.PHONY: help venv demo test test-kafka simulate fuzz lint format bench lock audit sbom clean
 
 help: ## say what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -43,6 +45,9 @@ test-kafka: $(STAMP) ## the tests on Apache Kafka and Redis (Java 17, Maven and 
 simulate: $(STAMP) ## both stages under faults in simulated time: N=20000 schedules, or SEED=n, one of them again
 	PYTHONHASHSEED=0 N=$(N) FIRST=$(FIRST) SEED=$(SEED) $(BIN)/python -m tests.simulation
 
+fuzz: $(STAMP) ## 100,000 mutated records through the decoders, 20,000 through a worker (N=... for another number)
+	RESEGMENT_FUZZ_RECORDS=$(or $(N),100000) $(BIN)/python -m pytest tests/streams/test_fuzz.py -s $(PYTEST_FLAGS)
+
 lint: $(STAMP) ## style, types, and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -57,9 +62,31 @@ bench: $(STAMP) ## events a second, latency and CPU, beside a plain Faust agent
 	$(BIN)/python -m benchmarks.throughput
 
 lock: $(STAMP) ## work the locked requirements out again from pyproject.toml
-	$(PIP_COMPILE) --all-extras --all-build-deps --output-file requirements/dev.txt
-	$(PIP_COMPILE) --constraint requirements/dev.txt --output-file requirements/base.txt
-	$(PIP_COMPILE) --constraint requirements/dev.txt --only-build-deps --all-build-deps --output-file requirements/build.txt
+	$(PIP_COMPILE) --all-extras --all-build-deps --output-file requirements/dev.txt pyproject.toml
+	$(PIP_COMPILE) --constraint requirements/dev.txt --output-file requirements/base.txt pyproject.toml
+	$(PIP_COMPILE) --constraint requirements/dev.txt --only-build-deps --all-build-deps \
+		--output-file requirements/build.txt pyproject.toml
+	$(PIP_COMPILE) --output-file requirements/audit.txt requirements/audit.in
+
+$(AUDIT_STAMP): requirements/audit.txt
+	@$(PYTHON) -m venv $(AUDIT_VENV)
+	@$(AUDIT_VENV)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements/audit.txt
+	@touch $@
+
+# --strict: a package that could not be looked up is a failure, not a line that nobody reads.
+audit: $(AUDIT_STAMP) ## known vulnerabilities of all that is locked (asks the advisory database of PyPI)
+	@for file in base build dev; do \
+		echo "requirements/$$file.txt"; \
+		$(AUDIT_VENV)/bin/pip-audit --strict --progress-spinner off --disable-pip --require-hashes \
+			-r requirements/$$file.txt || failed=1; \
+	done; \
+	[ -z "$$failed" ] || { echo 'audit: not passed: something is vulnerable, or could not be looked up (above)' >&2; exit 1; }
+
+sbom: $(AUDIT_STAMP) ## what the program is made of, as CycloneDX: build/sbom.json
+	@mkdir -p build
+	@$(AUDIT_VENV)/bin/python -W ignore -m cyclonedx_py requirements --pyproject pyproject.toml --output-reproducible \
+		--output-file build/sbom.json requirements/base.txt
+	@echo 'build/sbom.json: '$$(grep -c '"purl"' build/sbom.json)' packages, with the hashes they are installed by'
 
 clean: ## remove what make made
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .grimp_cache .import_linter_cache

@@ -3,6 +3,8 @@
 import asyncio
 import builtins
 from collections.abc import Iterable
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import hiredis
 from redis.asyncio import Redis
@@ -71,8 +73,9 @@ _CLASSES: dict[type, type] = {
 def connect(url: str) -> Redis:
     """A client for redis://, rediss:// (TLS) and unix:// addresses, as redis-py reads them; connects when first used.
 
-    Raises ValueError for an address that is none of these.
+    Raises ValueError for an address that is none of these. The message repeats nothing that may be a password.
     """
+    _check(url)
     pool = ConnectionPool.from_url(
         url,
         retry=Retry(ExponentialWithJitterBackoff(base=RETRY_SECONDS_BASE, cap=RETRY_SECONDS_MAX), RETRIES),
@@ -81,3 +84,24 @@ def connect(url: str) -> Redis:
     )
     pool.connection_class = _CLASSES.get(pool.connection_class, pool.connection_class)
     return Redis(connection_pool=pool)
+
+
+def _check(url: str) -> None:
+    """Say what is wrong with an address before redis-py does: its words repeat what may be a part of the password."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        raise ValueError(f"what should be its port is no number from 0 to 65535; {_ESCAPE}") from None
+    if parts.scheme not in _SCHEMES:
+        raise ValueError(f"it does not begin with {', '.join(f'{scheme}://' for scheme in _SCHEMES)}")
+    if any("@" in part for part in (parts.path, parts.query, parts.fragment)):
+        raise ValueError(f"it has an @ behind a /, ? or #; {_ESCAPE}")
+    for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"):
+        for file in parse_qs(parts.query).get(name, []):
+            if not Path(file).is_file():
+                raise ValueError(f"{name}: there is no file {file}")
+
+
+_SCHEMES = ("redis", "rediss", "unix")
+_ESCAPE = "in user and password / is written %2F, ? %3F, # %23, @ %40 and : %3A"

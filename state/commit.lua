@@ -6,7 +6,15 @@
 -- arguments.
 local meta = redis.call('HMGET', KEYS[1], 'owner', 'progress', 'commits')
 if meta[1] ~= ARGV[1] or meta[2] ~= ARGV[2] or (meta[3] or '0') ~= ARGV[3] then return 0 end
+-- An error midway would leave half a commit behind, so what this user may not do is found out first.
 local at = 4
+while at <= #ARGV do
+  if not redis.acl_check_cmd(ARGV[at], KEYS[tonumber(ARGV[at + 1])]) then
+    return redis.error_reply('NOPERM nothing was written: no right to ' .. ARGV[at] .. ' on ' .. KEYS[tonumber(ARGV[at + 1])])
+  end
+  at = at + 3 + tonumber(ARGV[at + 2])
+end
+at = 4
 while at <= #ARGV do
   local command, key, last = ARGV[at], KEYS[tonumber(ARGV[at + 1])], at + 2 + tonumber(ARGV[at + 2])
   at = at + 3

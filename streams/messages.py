@@ -1,13 +1,13 @@
 """What the stages write for each other: ticks, standings, and outgoing records as they wait in the outbox."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgpack
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from segmentation.account import NEVER, Standing
+from segmentation.account import NEVER, Reason, Standing
 from segmentation.events import MICROSECONDS_PER_DAY
 from streams.instants import format_instant, parse_instant
 
@@ -103,21 +103,36 @@ def encode_standings(message: Standings) -> bytes:
 
 
 def decode_standings(value: bytes | None) -> Standings:
-    """Raises ValueError for anything that encode_standings did not write."""
+    """Raises ValueError for anything that encode_standings could not have written.
+
+    Checked to the last number: what is let in here and cannot be stored would end every worker that reads it.
+    """
     try:
-        form, source, progress, cursor, clock_us, mode, standings = msgpack.unpackb(value or b"", use_list=False)
+        form, *rest = msgpack.unpackb(value or b"", use_list=False)
         if form != _STANDINGS_FORMAT:
-            raise ValueError(f"standings of format {form}, this program reads {_STANDINGS_FORMAT}")
-        return Standings(
-            source,
-            progress,
-            (cursor[0], cursor[1]) if cursor else None,
-            clock_us,
-            mode,
-            list(map(Standing._make, standings)),
-        )
-    except (ValueError, TypeError, IndexError, KeyError, msgpack.UnpackException) as error:
+            raise ValueError(f"format {form!r:.20}, this program reads {_STANDINGS_FORMAT}")
+        source, progress, cursor, clock_us, mode, standings = _validate_standings(tuple(rest))
+    except ValidationError as error:
+        wrong = error.errors(include_input=False, include_url=False)[0]
+        raise ValueError(f"not a message of standings: {wrong['loc']}: {wrong['msg']}") from None
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise ValueError(f"not a message of standings: {error}") from None
+    return Standings(source, progress, cursor, clock_us, mode, list(map(Standing._make, standings)))
+
+
+_Unsigned32 = Annotated[int, Field(ge=0, lt=2**32)]
+_Unsigned63 = Annotated[int, Field(ge=0, lt=2**63)]
+_Money = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+_Day = Annotated[int, Field(ge=0, le=NEVER)]
+_Identifier = Annotated[str, Field(min_length=1, max_length=128)]
+_Stage = Literal["prospect", "new_start", "established"]
+_Reason = Annotated[str, Field(pattern=f"^({'|'.join(Reason)})$")]
+_Standing = tuple[_Identifier, _Stage, _Money, _Unsigned32, _Day, _Reason, _Identifier | None, _Unsigned63 | None]
+_validate_standings = TypeAdapter(
+    tuple[_Unsigned32, dict[str, _Unsigned63], tuple[_Day, str] | None, _Unsigned63, Mode, tuple[_Standing, ...]],
+    config=ConfigDict(strict=True),
+).validate_python
+"""The fields of Standings, in order: 0.5 us a standing."""
 
 
 class Outgoing(NamedTuple):

@@ -1,17 +1,24 @@
 """Every setting of the program, read in one place: RESEGMENT_... variables of the environment."""
 
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Settings(BaseSettings):
     """What differs between installations. Rules are in the policy, not here."""
 
-    model_config = SettingsConfigDict(env_prefix="RESEGMENT_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="RESEGMENT_",
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,  # it may be a password
+    )
 
     kafka_bootstrap_servers: str = "127.0.0.1:9092"
     """host:port, comma separated."""
@@ -55,6 +62,17 @@ class Settings(BaseSettings):
     outbox_records_max: int = Field(20_000, ge=100)
     """Outgoing records of one shard that may wait for the broker before the shard stops taking in more."""
 
+    log_level: Literal["DEBUG", "INFO", "WARNING"] = "INFO"
+    """From where on a worker says what it does. Never what is in a record, nor a password."""
+
+    @model_validator(mode="after")
+    def _has_credentials(self) -> Self:
+        if self.kafka_security_protocol.startswith("SASL"):
+            for name in ("kafka_sasl_username", "kafka_sasl_password"):
+                if not getattr(self, name):
+                    raise ValueError(f"RESEGMENT_{name.upper()} is missing: {self.kafka_security_protocol} needs it")
+        return self
+
     def kafka_arguments(self) -> dict[str, Any]:
         """The connection's arguments for any aiokafka client. Raises OSError or ssl.SSLError for unusable files."""
         arguments: dict[str, Any] = {
@@ -71,8 +89,22 @@ class Settings(BaseSettings):
         return arguments
 
     def ssl_context(self) -> ssl.SSLContext:
-        """TLS that verifies the broker, with the client's certificate where one is set."""
-        context = ssl.create_default_context(cafile=self.kafka_ca_file)
+        """TLS that verifies the broker, with the client's certificate where one is set. Raises OSError."""
+        with _named("RESEGMENT_KAFKA_CA_FILE", self.kafka_ca_file):
+            context = ssl.create_default_context(cafile=self.kafka_ca_file)
         if self.kafka_certificate_file:
-            context.load_cert_chain(self.kafka_certificate_file, self.kafka_key_file)
+            with _named("RESEGMENT_KAFKA_CERTIFICATE_FILE, RESEGMENT_KAFKA_KEY_FILE", self.kafka_certificate_file):
+                # an encrypted key would be asked for at the terminal
+                context.load_cert_chain(self.kafka_certificate_file, self.kafka_key_file, password="")
         return context
+
+
+@contextmanager
+def _named(setting: str, file: Path | None) -> Iterator[None]:
+    """Errors that say which setting they are about."""
+    try:
+        yield
+    except ssl.SSLError as error:
+        raise OSError(error.errno, f"cannot be used as certificate or key ({setting})", str(file)) from error
+    except OSError as error:
+        raise type(error)(error.errno, f"{error.strerror} ({setting})", str(file)) from None

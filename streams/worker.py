@@ -19,8 +19,9 @@ from redis.asyncio import Redis
 from segmentation.policy import Policy
 from state import founding
 from state.keys import StageName
+from state.rights import missing_rights
 from state.shard_store import SCHEMA_VERSION, ShardStore
-from streams import transport
+from streams import rights, transport
 from streams.accounts import AccountShard
 from streams.log import LogReader
 from streams.partitions import partition_of
@@ -119,6 +120,7 @@ class Worker:
 
         Raises CannotStart, CorruptState.
         """
+        await self._check_rights()
         await self.reader.refresh()
         counts = {topic: self.reader.partition_count(topic) for topic in Topic}
         missing = [self.names.name(topic) for topic, count in counts.items() if not count]
@@ -147,6 +149,19 @@ class Worker:
                 self.redis, prefix, policy.canonical(), policy.hash, self.partitions, beginnings
             )
         self._check(known)
+
+    async def _check_rights(self) -> None:
+        """Raises CannotStart where broker or store would refuse later what a worker does."""
+        asked = {
+            "broker": await rights.missing_rights(self.settings),
+            "store": await missing_rights(self.redis, self.settings.redis_prefix),
+        }
+        for server, missing in asked.items():
+            if missing:
+                raise CannotStart(
+                    f"the {server} does not let this user do all that a worker does (docs/security.md); "
+                    f"missing: {', '.join(missing)}"
+                )
 
     def _check(self, known: founding.Founding) -> None:
         if known.schema_version != SCHEMA_VERSION:

@@ -454,9 +454,17 @@ class WorkerProcess:
 class CommandProcess(WorkerProcess):
     """A command of `resegment` as a process of its own, with the installation's settings in its environment."""
 
-    def __init__(self, installation: Installation, directory: Path, name: str, *arguments: str) -> None:
+    def __init__(
+        self,
+        installation: Installation,
+        directory: Path,
+        name: str,
+        *arguments: str,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
+        """`variables` win over the settings."""
         self.log = directory / f"{name}.log"
-        environment = os.environ | environment_of(installation.settings)
+        environment = os.environ | environment_of(installation.settings) | dict(variables or {})
         self._process = self._started(["streams.cli", *arguments], environment)
 
 

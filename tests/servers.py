@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import tempfile
 from base64 import urlsafe_b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -45,7 +45,7 @@ _KAFKA_SETTINGS = {
     "process.roles": "broker,controller",
     "node.id": "1",
     "controller.listener.names": "CONTROLLER",
-    "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+    "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL,CONTROLLER:PLAINTEXT",
     "auto.create.topics.enable": "false",
     "message.max.bytes": "10485760",
     # One broker: nothing to replicate to.
@@ -137,6 +137,11 @@ class KafkaServer(_Server):
     `settings` are lines of server.properties that win over the ones above.
     """
 
+    protocol = "PLAINTEXT"
+    """Of the listener for clients."""
+    format_arguments: Sequence[str] = ()
+    """What else is said when the storage is formatted."""
+
     def __init__(self, settings: Mapping[str, str] | None = None, *, heap: str = "512m") -> None:
         """Gets the jars, by Maven, the first time. Raises MissingPrerequisite without Java or Maven."""
         java = _program("java", "Java 17 or newer (Debian: default-jre-headless)")
@@ -146,7 +151,7 @@ class KafkaServer(_Server):
         cluster_id = urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")
         properties = {
             **_KAFKA_SETTINGS,
-            "listeners": f"PLAINTEXT://{LOOPBACK}:{port},CONTROLLER://{LOOPBACK}:{controller_port}",
+            "listeners": f"{self.protocol}://{LOOPBACK}:{port},CONTROLLER://{LOOPBACK}:{controller_port}",
             "controller.quorum.bootstrap.servers": f"{LOOPBACK}:{controller_port}",
             "log.dirs": str(directory / "data"),
             **(settings or {}),
@@ -170,9 +175,13 @@ class KafkaServer(_Server):
             [*self._java, "kafka.Kafka", str(self._properties)],
             directory=directory,
             port=port,
-            answers=partial(kafka_answers, port, cluster_id),
+            answers=partial(self.answers, port, cluster_id),
             ready_s=90,
         )
+
+    def answers(self, port: int, cluster_id: str) -> bool:
+        """Whether the broker of this cluster is ready on this port."""
+        return kafka_answers(port, cluster_id)
 
     @property
     def address(self) -> str:
@@ -189,7 +198,7 @@ class KafkaServer(_Server):
     def _format(self) -> None:
         # with "=": the id may begin with a hyphen
         tool = ["kafka.tools.StorageTool", "format", "--standalone", f"--cluster-id={self._cluster_id}"]
-        _run([*self._java, *tool, "--config", str(self._properties)])
+        _run([*self._java, *tool, "--config", str(self._properties), *self.format_arguments])
 
 
 class RedisServer(_Server):
@@ -206,7 +215,7 @@ class RedisServer(_Server):
         port = free_port()
         command = [
             executable,
-            *("--port", str(port)),
+            *self.listening(port, directory),
             *("--bind", LOOPBACK),
             *("--dir", str(directory)),
             *("--save", ""),
@@ -218,9 +227,17 @@ class RedisServer(_Server):
             command,
             directory=directory,
             port=port,
-            answers=partial(redis_answers, port, directory),
+            answers=partial(self.answers, port, directory),
             ready_s=30,
         )
+
+    def listening(self, port: int, directory: Path) -> list[str]:
+        """The arguments that say where and how it listens. What it needs for that may be put into its directory."""
+        return ["--port", str(port)]
+
+    def answers(self, port: int, directory: Path) -> bool:
+        """Whether the server of this directory is ready on this port."""
+        return redis_answers(port, directory)
 
     @property
     def url(self) -> str:

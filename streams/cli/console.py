@@ -1,5 +1,6 @@
 """What commands print: plain text for people, JSON for programs, and nothing that a payload could take over."""
 
+import re
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -25,13 +26,23 @@ err = Console(stderr=True, markup=False, highlight=False, emoji=False, soft_wrap
 
 
 def escape(text: str) -> str:
-    """The text with all characters escaped that are not seen, or change how others are seen."""
-    if text.isprintable():
+    """The text with all characters escaped that are not seen, or change how others are seen.
+
+    Control characters, marks of text direction, separators, everything of no width, what no font has.
+    """
+    if text.isprintable() and not _BLANK(text):
         return text
     return "".join(
-        character if character.isprintable() else character.encode("unicode_escape", "surrogatepass").decode("ascii")
+        character.encode("unicode_escape", "surrogatepass").decode("ascii")
+        if not character.isprintable() or character in _BLANK_LETTERS
+        else character
         for character in text
     )
+
+
+_BLANK_LETTERS = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0"
+"""Letters and marks that nobody sees."""
+_BLANK = re.compile(f"[{_BLANK_LETTERS}]").search
 
 
 def escape_lines(text: str) -> str:
@@ -58,6 +69,16 @@ def segment(name: str | None) -> Text:
 
 
 def print_json(value: Mapping[str, Any]) -> None:
-    """One JSON object on one line, at once: another program may be waiting for it."""
-    sys.stdout.write(orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode() + "\n")
+    """One JSON object on one line, at once: another program may be waiting for it. ASCII: it may be a terminal, too."""
+    text = orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
+    sys.stdout.write(_NOT_PLAIN.sub(_json_escape, text) + "\n")
     sys.stdout.flush()
+
+
+_NOT_PLAIN = re.compile("[^\x20-\x7e]")
+
+
+def _json_escape(found: re.Match[str]) -> str:
+    # outside of its strings, JSON has no such characters
+    units = found.group().encode("utf-16-be")
+    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))

@@ -3,18 +3,22 @@
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
+from urllib.parse import urlsplit
 
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaConnectionError, KafkaError
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError
 from rich.text import Text
 
 from segmentation.policy import Policy, PolicyError
 from state.founding import read_founding
+from state.rights import missing_rights
 from state.shard_store import SCHEMA_VERSION
+from streams import rights
 from streams.cli.console import escape, out, print_json
 from streams.cli.failures import CHECK_FAILED, UNUSABLE, CommandFailed
+from streams.cli.overheard import why_not_connected
 from streams.cli.running import admin, read_policy, read_settings, store
 from streams.settings import Settings
 from streams.topics import Topic, check_topics, partition_counts
@@ -79,11 +83,16 @@ async def _broker(settings: Settings, policy: Policy | None, found: list[Found])
             found.append(
                 Found("broker", "ok", f"{settings.kafka_bootstrap_servers}: {brokers} broker(s), {_protocol(client)}")
             )
+            found.extend(_in_the_clear("broker", "SSL" in settings.kafka_security_protocol, _broker_hosts(settings)))
             findings = await check_topics(client, settings, policy or Policy.default())
             counts = await partition_counts(client, settings)
+            missing = await rights.missing_rights(settings)
     except (KafkaError, OSError) as error:
-        found.append(Found("broker", "unreachable", f"{settings.kafka_bootstrap_servers}: {error}"))
+        why = (why_not_connected() if isinstance(error, KafkaConnectionError) else "") or error
+        found.append(Found("broker", "unreachable", f"{settings.kafka_bootstrap_servers}: {why}"))
         return
+    if missing:
+        found.append(Found("broker", "wrong", f"{_NO_WORKER}; missing: {', '.join(missing)}"))
     found.extend(Found("topics", "wrong" if entry.is_error else "warning", entry.text) for entry in findings)
     if not findings:
         found.append(Found("topics", "ok", f"{len(counts)} topics, {counts[Topic.PURCHASES]} partitions"))
@@ -105,12 +114,37 @@ def _protocol(client: AIOKafkaAdminClient) -> str:
 async def _store(settings: Settings, policy: Policy | None, found: list[Found]) -> None:
     try:
         async with store(settings) as redis:
-            info = await redis.info()
-            found.append(Found("store", "ok", _product(info)))
-            found.extend(_durability(info))
+            try:
+                info = await redis.info()
+            except NoPermissionError:
+                found.append(Found("store", "ok", "it answers"))
+                found.append(Found("store", "warning", _NOT_LOOKED_AT))
+            else:
+                found.append(Found("store", "ok", _product(info)))
+                found.extend(_durability(info))
+            address = urlsplit(settings.redis_url.get_secret_value())
+            is_private = address.scheme in ("rediss", "unix")
+            found.extend(_in_the_clear("store", is_private, [address.hostname or "localhost"]))
+            if missing := await missing_rights(redis, settings.redis_prefix):
+                found.append(Found("store", "wrong", f"{_NO_WORKER}; missing: {', '.join(missing)}"))
             found.append(await _state(redis, settings, policy))
     except (RedisError, OSError) as error:
         found.append(Found("store", "unreachable", str(error)))
+
+
+_NO_WORKER = "as this user no worker would begin (docs/security.md says what it needs)"
+_NOT_LOOKED_AT = "this user may not ask for INFO: see yourself that maxmemory-policy is noeviction, and appendonly yes"
+
+
+def _broker_hosts(settings: Settings) -> list[str]:
+    return [server.strip().rpartition(":")[0] for server in settings.kafka_bootstrap_servers.split(",")]
+
+
+def _in_the_clear(about: str, is_private: bool, hosts: list[str]) -> list[Found]:
+    """A warning where records and passwords go over a network that others may listen to."""
+    if is_private or set(hosts) <= {"127.0.0.1", "localhost", "::1", "[::1]"}:
+        return []
+    return [Found(about, "warning", "no TLS: whoever is on the way reads and changes what is sent, passwords too")]
 
 
 def _product(info: dict[str, Any]) -> str:

@@ -69,6 +69,7 @@ def _described_by_kind(error: BaseException) -> tuple[str, int]:
     from segmentation.policy import PolicyError
     from state.shard_store import NoSuchShard
     from streams.cdnow import CdnowMissing
+    from streams.cli.overheard import why_not_connected
     from streams.embedded import EmbeddedMissing
     from streams.replay import ReplayRefused
     from streams.rest import NoProgress
@@ -87,7 +88,8 @@ def _described_by_kind(error: BaseException) -> tuple[str, int]:
         case ValidationError():
             return "; ".join(_setting_problem(problem) for problem in error.errors()), UNUSABLE
         case KafkaConnectionError():
-            return f"cannot reach the broker (RESEGMENT_KAFKA_BOOTSTRAP_SERVERS): {error}", UNUSABLE
+            why = why_not_connected() or error
+            return f"cannot reach the broker (RESEGMENT_KAFKA_BOOTSTRAP_SERVERS): {why}", UNUSABLE
         case KafkaError():
             return f"the broker: {type(error).__name__}: {error}", UNUSABLE
         case RedisError():
@@ -115,5 +117,5 @@ def _described_by_name(error: BaseException) -> tuple[str, int]:
 
 def _setting_problem(problem: object) -> str:
     assert isinstance(problem, dict)
-    field = ".".join(str(part) for part in problem["loc"]) or "settings"
-    return f"RESEGMENT_{field.upper()}: {problem['msg']}"
+    field = ".".join(str(part) for part in problem["loc"])
+    return f"RESEGMENT_{field.upper()}: {problem['msg']}" if field else problem["msg"].removeprefix("Value error, ")

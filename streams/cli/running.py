@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.client import AIOKafkaClient
 from redis.asyncio import Redis
 
 from segmentation.policy import Policy, load_policy
 from state.client import connect
+from streams.cli import overheard
 from streams.cli.failures import CommandFailed, Terminated
 from streams.event_loop import fast_loop
 from streams.log import LogReader
@@ -34,10 +36,18 @@ def read_policy(settings: Settings) -> Policy:
 
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run to the end. SIGINT, SIGTERM and SIGHUP cancel the work, so that it leaves nothing behind."""
-    # what a library has to say about a fault is said by the error that it raises, once
-    logging.basicConfig(level=logging.CRITICAL)
+    keep_libraries_quiet()
     with asyncio.Runner(loop_factory=fast_loop()) as runner:
         return runner.run(_until_terminated(work))
+
+
+def keep_libraries_quiet() -> None:
+    """What a library has to say about a fault is said by the error that it raises, once."""
+    logging.basicConfig(level=logging.CRITICAL)
+    for handler in logging.getLogger().handlers:
+        handler.setLevel(logging.CRITICAL)
+    logging.getLogger("aiokafka").setLevel(logging.ERROR)
+    overheard.listen()
 
 
 async def _until_terminated(work: Coroutine[Any, Any, T]) -> T:
@@ -85,6 +95,15 @@ async def store(settings: Settings) -> AsyncIterator[Redis]:
         yield redis
     finally:
         await redis.aclose()
+
+
+async def reach_broker(settings: Settings) -> None:
+    """Connect once, and log in. Raises KafkaError."""
+    client = AIOKafkaClient(**settings.kafka_arguments())
+    try:
+        await client.bootstrap()
+    finally:
+        await client.close()
 
 
 @asynccontextmanager

@@ -45,7 +45,10 @@ async def run_send(
         "occurred_at": at or format_instant(time.time_ns() // 1_000_000 * 1_000),
         **{name: value for name, value in fields.items() if value is not None},
     }
-    value = orjson.dumps(event)
+    try:
+        value = orjson.dumps(event)
+    except TypeError:
+        raise CommandFailed("what was typed is not UTF-8") from None
     key = account.encode("utf-8", "replace")
     topic = TOPICS[kind]
     _check(kind, rules, key, value)

@@ -4,14 +4,14 @@ import asyncio
 import logging
 import os
 import signal
-import sys
 import threading
 from pathlib import Path
 from typing import Literal
 
 from streams.cli.failures import CHECK_FAILED
-from streams.cli.running import read_policy, read_settings, store
+from streams.cli.running import keep_libraries_quiet, reach_broker, read_policy, read_settings, store
 from streams.event_loop import fast_loop
+from streams.settings import Settings
 from streams.worker import DRAIN_SECONDS, Worker
 
 log = logging.getLogger(__name__)
@@ -29,15 +29,15 @@ def run_worker(
     """Work until a signal says to leave."""
     settings = read_settings(policy=policy, clock=clock)
     rules = read_policy(settings)
-    _say_what_happens()
-    if not settings.kafka_transactions:
-        log.warning("RESEGMENT_KAFKA_TRANSACTIONS is off: nothing fences a second worker, so run only this one")
+    keep_libraries_quiet()
 
     async def work() -> None:
         stop = _stop_on_signals()
         if until_input_ends:
             _stop_when_input_ends(stop)
         async with store(settings) as redis:
+            await reach_broker(settings)
+            _say_what_happens(settings)
             await Worker(settings, rules, redis).run(stop, rebuild=rebuild)
         log.info("left")
 
@@ -45,13 +45,22 @@ def run_worker(
         runner.run(work())
 
 
-def _say_what_happens() -> None:
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    logging.getLogger("streams").setLevel(logging.INFO)
-    for handler in logging.getLogger().handlers:
+def _say_what_happens(settings: Settings) -> None:
+    """Begin to log. Until here, what fails is said by the error alone."""
+    root = logging.getLogger()
+    root.setLevel(logging.WARNING)
+    for handler in root.handlers:
+        handler.setLevel(logging.NOTSET)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         handler.addFilter(_is_ours)
+    logging.getLogger("streams").setLevel(settings.log_level)
+    if settings.log_level == "DEBUG":
+        for name in ("faust", "mode", "redis", "asyncio"):
+            logging.getLogger(name).setLevel(logging.DEBUG)
+    # below that it repeats what goes over the wire: records, and passwords
+    logging.getLogger("aiokafka").setLevel(logging.WARNING)
+    if not settings.kafka_transactions:
+        log.warning("RESEGMENT_KAFKA_TRANSACTIONS is off: nothing fences a second worker, so run only this one")
 
 
 def _is_ours(record: logging.LogRecord) -> bool:

@@ -135,3 +135,24 @@ def test_an_address_that_is_none_is_refused(url: str) -> None:
     """At once, not when it is first used."""
     with pytest.raises(ValueError, match=r".+"):
         connect(url)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "redis://resegment:can/ary@host:6379/0",
+        "redis://resegment:123/canary@host:6379/0",
+        "redis://resegment:123#canary@host",
+        "redis://resegment:123?canary@host",
+        "redis://resegment:canary@host:canary/0",
+        "redis://resegment:can[ary@host:1/0",
+        "http://resegment:canary@host",
+        "rediss://resegment:canary@host/0?ssl_ca_certs=/does/not/exist",
+        "canary",
+    ],
+)
+def test_an_address_that_is_none_is_refused_without_repeating_the_password(address: str) -> None:
+    """Also one whose password has characters that end it too early: no part of it is looked up as a host, or shown."""
+    with pytest.raises(ValueError) as refused:
+        connect(address)
+    assert not any(part in str(refused.value) for part in ("canary", "can", "123", "resegment"))
