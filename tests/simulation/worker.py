@@ -238,10 +238,9 @@ class Worker:
                     if was_told and not self._rebuild:
                         raise CorruptState("the store holds nothing, but the log holds changes")
                     beginnings = await beginnings_of_shards(redis, PREFIX, self.reader, len(numbers))
-                    if was_told:
-                        for number in numbers:
-                            counted_from = beginnings[StageName.RANKING, number].progress[Topic.STANDINGS]
-                            world.log.places[Topic.STANDINGS, number].counted_from = counted_from
+                    for number in numbers:
+                        counted_from = beginnings[StageName.RANKING, number].progress[Topic.STANDINGS]
+                        world.log.places[Topic.STANDINGS, number].counted_from = counted_from
                     await founding.found(
                         redis, PREFIX, policy.canonical(), policy.hash, world.settings.partitions, beginnings
                     )
