@@ -512,8 +512,8 @@ class Told(NamedTuple):
     account: str
     sequence: int
     offset: int
-    bytes: tuple[bytes, bytes, tuple[tuple[str, bytes], ...], int, int]
-    """Key, value, headers, timestamp, partition: all that must be the same when it is told again."""
+    bytes: tuple[bytes, bytes, tuple[tuple[str, bytes], ...], int]
+    """Key, value, headers, partition: all that must be the same when it is told again."""
     previous: str | None
     current: str
     data: dict[str, Any]
@@ -522,7 +522,7 @@ class Told(NamedTuple):
     def of(cls, record: ConsumerRecord) -> Self:
         """The change in a record."""
         data = json.loads(record.value)
-        same = (record.key, record.value, tuple(record.headers), record.timestamp, record.partition)
+        same = (record.key, record.value, tuple(record.headers), record.partition)
         told = cls(
             data["account_id"],
             data["sequence"],
@@ -550,7 +550,7 @@ class Told(NamedTuple):
 def chains(changes: Sequence[Told]) -> dict[str, list[Told]]:
     """Each account's changes, each once, in order. Fails where a chain has a gap, a fork or a different repetition."""
     found: dict[str, list[Told]] = defaultdict(list)
-    for told in sorted(changes, key=lambda told: (told.bytes[4], told.offset)):
+    for told in sorted(changes, key=lambda told: (told.bytes[-1], told.offset)):
         chain = found[told.account]
         if told.sequence <= len(chain):
             assert chain[told.sequence - 1].bytes == told.bytes, "told again, and differently"

@@ -15,9 +15,11 @@ from typing import Any, NamedTuple
 from aiokafka import AIOKafkaProducer
 
 import streams.worker
+from segmentation.events import MICROSECONDS_PER_DAY
 from state.shard_store import ShardStore
 from streams.relay import KafkaPublisher
 from streams.shard import Shard
+from streams.ticker import Ticker
 from tests import worker_process
 
 Method = Callable[..., Awaitable[Any]]
@@ -72,9 +74,19 @@ def ambush(point: Point, passings: int) -> None:
     setattr(point.owner, point.method, wrapped)
 
 
-def live_by(file: Path) -> None:
-    """Let the worker's clock be what the file says, in microseconds since 1970."""
-    streams.worker.wall_clock_us = lambda: int(file.read_text())
+def tick_by(file: Path) -> None:
+    """Let the time that this worker tells its shards be what the file says, in microseconds since 1970."""
+
+    def ticker(*arguments: Any, **named: Any) -> Ticker:
+        return Ticker(*arguments, **named | {"wall_clock": lambda: int(file.read_text())})
+
+    setattr(streams.worker, "Ticker", ticker)  # noqa: B010 (mypy is right that this is no class)
+
+
+def be_wrong_by(days: float) -> None:
+    """Let the clock of this worker's machine be wrong by so many days: its records say so."""
+    right, off_us = streams.worker.wall_clock_us, int(days * MICROSECONDS_PER_DAY)
+    streams.worker.wall_clock_us = lambda: right() + off_us
 
 
 def main() -> None:
@@ -83,11 +95,13 @@ def main() -> None:
     parser.add_argument("--point", choices=POINTS)
     parser.add_argument("--passings", type=int, default=1)
     parser.add_argument("--clock-file", type=Path)
+    parser.add_argument("--clock-days-off", type=float, default=0.0)
     asked = parser.parse_args()
     if asked.point:
         ambush(POINTS[asked.point], asked.passings)
     if asked.clock_file:
-        live_by(asked.clock_file)
+        tick_by(asked.clock_file)
+    be_wrong_by(asked.clock_days_off)
     worker_process.run()
 
 

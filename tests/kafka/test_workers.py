@@ -116,6 +116,25 @@ async def test_a_worker_that_is_asked_to_leave_hands_over_at_once(installation: 
         await check(installation)
 
 
+@pytest.mark.parametrize("days", [-400.0, 3.0])
+async def test_a_worker_whose_clock_is_wrong(installation: Installation, tmp_path: Path, days: float) -> None:
+    """The broker neither refuses what seems to be from the future, nor drops what seems older than it keeps."""
+    load = Load(installation, random.Random(4))
+    module = ["tests.faults.worker", "--clock-days-off", str(days)]
+    with WorkerProcess(installation, tmp_path, module=module) as process:
+        await process.until_said("claimed 8 shards")
+        # standings wait in the log while retention is at work
+        for _ in range(3):
+            await load.run(5)
+            await load.finish()
+            await installation.rest()
+        process.kill()
+    with WorkerProcess(installation, tmp_path, "later") as process:
+        await process.until_said("claimed 8 shards")
+        assert len(await check(installation)) == 40
+        process.check()
+
+
 async def test_the_command_leaves_when_it_is_asked(servers: RealServers, tmp_path: Path) -> None:
     """`resegment worker`: SIGTERM drains, status 0; where the broker does not answer, a second one ends it at once."""
     clock = asyncio.get_running_loop().time
