@@ -14,6 +14,8 @@ from tests.pipeline import Installation, WorkerProcess, until
 
 WATCH_SECONDS = 0.05
 WORKERS_MAX = 3
+WRONG_CLOCK_SHARE = 0.1
+"""Of the workers."""
 
 
 class CrewMember(WorkerProcess):
@@ -28,6 +30,7 @@ class CrewMember(WorkerProcess):
         point: str | None,
         passings: int,
         clock_file: Path | None,
+        clock_days_off: float,
         rebuild: bool,
     ) -> None:
         self.name = name
@@ -36,7 +39,7 @@ class CrewMember(WorkerProcess):
         """Whether a server was in trouble since it began: then it may end for want of it, until it has claimed."""
         self.is_leaving = False
         self.is_frozen = False
-        arguments = ["tests.faults.worker"]
+        arguments = ["tests.faults.worker", "--clock-days-off", str(clock_days_off)]
         if point:
             arguments += ["--point", point, "--passings", str(passings)]
         if clock_file:
@@ -83,6 +86,10 @@ class Crew:
             self._ambushes_left -= 1
             point = self._chance.choice(list(POINTS))
             passings = self._chance.randint(1, POINTS[point].passings_max)
+        clock_days_off = 0.0
+        if self._chance.random() < WRONG_CLOCK_SHARE:
+            clock_days_off = self._chance.choice([-400.0, 3.0])
+            self._counts["worker with a wrong clock"] += 1
         name = f"worker-{self._started}"
         self._started += 1
         member = CrewMember(
@@ -92,6 +99,7 @@ class Crew:
             point=point,
             passings=passings,
             clock_file=self._clock_file,
+            clock_days_off=clock_days_off,
             rebuild=rebuild,
         )
         member.saw_trouble = self._troubles > 0
