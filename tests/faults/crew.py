@@ -139,7 +139,7 @@ class Crew:
         while True:
             for member in list(self.members):
                 status = member.status()
-                if status is not None:
+                if status is not None and member in self.members:  # it may have been killed for what another one said
                     self.members.remove(member)
                     self._judge(member, status)
             if not any(not member.is_frozen for member in self.members):
