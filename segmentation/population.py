@@ -234,9 +234,12 @@ class Population:
             member.tier = move.current
             changed.append(member)
         differing = [m for m in self.members.values() if m.version and m.current_segment != m.segment]
-        cause = ChangeCause(CauseKind.RECOVERED, None, 0, None)
         steps = sorted([(member, member.current_segment) for member in differing], key=_by_account_id)
-        return [self._change(member, now, cause, clock_us) for member, now in steps], [*changed, *differing]
+        changes = [
+            self._change(member, now, _NEVER_TOLD if member.segment is None else _TOLD_OTHERWISE, clock_us)
+            for member, now in steps
+        ]
+        return changes, [*changed, *differing]
 
     def _new_tiers(self) -> Tiers:
         return Tiers(
@@ -341,6 +344,10 @@ _FIRST: dict[str, CauseKind] = {
     Reason.ENGAGEMENT: CauseKind.FIRST_ENGAGEMENT,
     Reason.REFUND: CauseKind.REFUND,
 }
+
+
+_NEVER_TOLD = ChangeCause(CauseKind.BACKFILL, None, 0, None)
+_TOLD_OTHERWISE = ChangeCause(CauseKind.RECOVERED, None, 0, None)
 
 
 def direction_of(previous: Segment | None, current: Segment) -> Direction:

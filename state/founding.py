@@ -31,15 +31,15 @@ async def read_founding(redis: Redis, prefix: str) -> Founding | None:
     return _founding(found) if b"schema_version" in found else None
 
 
-async def agreed_rebuild(redis: Redis, prefix: str, plan: bytes) -> bytes:
+async def agreed_beginning(redis: Redis, prefix: str, plan: bytes) -> bytes:
     """What a rebuild is to begin with: the plan of whoever came first, of two at once, or of one that was tried before.
 
     Shards that were made by two plans would wait for each other for ever.
     """
     key = founding_key(prefix)
     async with redis.pipeline(transaction=True) as pipeline:
-        pipeline.hsetnx(key, "rebuild", plan)
-        pipeline.hmget(key, ["rebuild"])
+        pipeline.hsetnx(key, "beginning", plan)
+        pipeline.hmget(key, ["beginning"])
         _, [agreed] = await pipeline.execute()
     return bytes(agreed)
 

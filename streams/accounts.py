@@ -76,8 +76,6 @@ class AccountShard(Shard):
         self.clock_us: int = state.get("clock_us", 0)
         self.mode: Mode | None = state.get("mode")
         """Of the last tick; None before the first one."""
-        self.backfill: bool = state.get("backfill", False)
-        """Whether the due work under way is that of the first tick."""
         cursor = state.get("cursor")
         self.cursor: tuple[int, str] | None = (cursor[0], cursor[1]) if cursor else None
         """Every account due up to this (due day, account) was done. It only grows: due days lie ahead of the clock."""
@@ -87,8 +85,9 @@ class AccountShard(Shard):
         }
         self.unknown_fields: int = state.get("unknown_fields", 0)
         self.sent: dict[str, Any] | None = state.get("sent")
-        self.rebuild_until: dict[str, int] | None = state.get("rebuild_until")
-        """Rebuilding: where the inputs ended when that began. Reaching it is told to the ranking stage."""
+        self.backfill_until: dict[str, int] | None = state.get("backfill_until")
+        """Where the inputs ended when this shard was founded. Once it is there, and has done what the first tick makes
+        due, it tells the ranking stage: everything before was backfill."""
         self.decoder.unknown_fields = 0
         self._accounts.clear()
         self._held.clear()
@@ -98,12 +97,11 @@ class AccountShard(Shard):
         return {
             "clock_us": self.clock_us,
             "mode": self.mode,
-            "backfill": self.backfill,
             "cursor": self.cursor,
             "counts": self.counts,
             "unknown_fields": self.unknown_fields + self.decoder.unknown_fields,
             "sent": self.sent,
-            "rebuild_until": self.rebuild_until,
+            "backfill_until": self.backfill_until,
         }
 
     @property
@@ -120,7 +118,7 @@ class AccountShard(Shard):
         else:
             await self._take_events(topic, records, end)
         await self._apply_held_ticks()
-        if self.rebuild_until is not None:
+        if self.backfill_until is not None:
             self._due_work.set()
 
     async def _take_events(self, topic: Topic, records: Sequence[Record], end: int) -> None:
@@ -211,7 +209,7 @@ class AccountShard(Shard):
 
     def _standings(self, standings: list[Standing], commit: Commit) -> Outgoing:
         assert self.mode is not None
-        mode: Mode = "backfill" if self.backfill and self.mode == "live" else self.mode
+        mode: Mode = "backfill" if self.backfill_until is not None and self.mode == "live" else self.mode
         message = Standings(self.partition, commit.progress, self.cursor, self.clock_us, mode, standings)
         self.sent = {"progress": commit.progress, "cursor": self.cursor}
         now_ms = self.wall_clock() // 1000
@@ -339,7 +337,6 @@ class AccountShard(Shard):
                 out.append(self._dead_letter(Topic.TICKS, record, "bad_tick", error))
                 continue
             counts["applied"] += 1
-            self.backfill = self.backfill or self.mode is None
             self.mode = tick.mode
             self.clock_us = max(self.clock_us, tick.at_us)
         end = self._held[ready - 1].record.offset + 1
@@ -357,7 +354,7 @@ class AccountShard(Shard):
             return False
         due = await self.store.due(self.day, self.due_chunk_accounts)
         if not due:
-            await self._end_catching_up()
+            await self._end_backfill()
             return False
         accounts = await self._load([account_id for account_id, _ in due], create=False)
         await self._load_blocks(accounts, {})
@@ -381,19 +378,16 @@ class AccountShard(Shard):
         self._evict()
         return True
 
-    async def _end_catching_up(self) -> None:
-        """Nothing is due any more: what happened before the first tick, or before a rebuild, is all told."""
-        until = self.rebuild_until
-        rebuilt = until is not None and all(self.progress[topic] >= end for topic, end in until.items())
-        if not rebuilt and not self.backfill:
+    async def _end_backfill(self) -> None:
+        """Nothing is due any more: if all that the log held in the beginning is applied, it is all told."""
+        until = self.backfill_until
+        if until is None or not all(self.progress[topic] >= end for topic, end in until.items()):
             return
-        self.backfill = False
-        commit, out = Commit(self.progress, {}), []
-        if rebuilt:
-            self.rebuild_until = None
-            out.append(self._standings([], commit))
+        commit = Commit(self.progress, {})
+        end_of_backfill = self._standings([], commit)
+        self.backfill_until = None
         commit.state = self._state()
-        await self.commit(commit, out)
+        await self.commit(commit, [end_of_backfill])
 
     async def wait_for_due_work(self) -> None:
         """Return when a tick has brought another day."""

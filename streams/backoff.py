@@ -19,8 +19,13 @@ class Backoff:
         """It worked: begin with the shortest wait again."""
         self._seconds = FIRST_SECONDS
 
+    def next(self) -> float:
+        """How many seconds to wait now; the next time it is more."""
+        seconds = self._seconds * random.uniform(0.5, 1.0)
+        self._seconds = min(self._seconds * 2, LAST_SECONDS)
+        return seconds
+
     async def wait(self, doing: str, error: BaseException) -> None:
         """Say what failed, and wait."""
         log.warning("%s: %s: %s; trying again", doing, type(error).__name__, error)
-        await asyncio.sleep(self._seconds * random.uniform(0.5, 1.0))
-        self._seconds = min(self._seconds * 2, LAST_SECONDS)
+        await asyncio.sleep(self.next())

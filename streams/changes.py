@@ -3,12 +3,12 @@
 from collections.abc import Iterable
 from typing import Any
 
-import orjson
+from jiter import from_json
 from pydantic import BaseModel, ConfigDict
 
 from segmentation.population import Change, Share
 from streams.instants import format_instant
-from streams.messages import Headers, Mode, Outgoing, header
+from streams.messages import Headers, Mode, Outgoing, header, json_bytes
 from streams.topics import Topic
 
 CHANGE_TYPE = "resegment.segment.changed.v1"
@@ -95,7 +95,7 @@ class ChangeWriter:
                 ("ce_time", effective_at.encode()),
                 offset_header,
             ]
-            value = orjson.dumps(self._data(change, mode, effective_at, recorded_at))
+            value = json_bytes(self._data(change, mode, effective_at, recorded_at))
             records.append(Outgoing(topics, account_id, value, headers, recorded_at_ms))
         return records
 
@@ -145,5 +145,5 @@ def cloud_event(headers: Headers, value: bytes | None) -> dict[str, Any]:
         "subject": header(headers, "ce_subject"),
         "time": header(headers, "ce_time"),
         "datacontenttype": header(headers, "content-type"),
-        "data": orjson.loads(value or b"null"),
+        "data": from_json(value or b"null"),
     }

@@ -11,7 +11,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import IO, NamedTuple
 
-import orjson
 from redis.asyncio import Redis
 
 from segmentation.account import Account
@@ -20,6 +19,7 @@ from segmentation.population import Member
 from streams.changes import CHANGE_TYPE, cloud_event
 from streams.instants import format_instant, parse_instant
 from streams.log import LogReader
+from streams.messages import json_bytes
 from streams.settings import Settings
 from streams.snapshot import AccountShardState, Snapshot, read_snapshot
 from streams.topics import Topic
@@ -194,7 +194,7 @@ def _sortable_line(event: dict[str, object]) -> bytes:
         raise ValueError("not a change")
     effective_at_us = parse_instant(data["effective_at"])
     key = f"{effective_at_us:020d}\t{data['account_id']}\t{data['sequence']:012d}"
-    return key.encode() + b"\t" + orjson.dumps(event) + b"\n"
+    return key.encode() + b"\t" + json_bytes(event) + b"\n"
 
 
 def _new_file(directory: Path) -> IO[bytes]:

@@ -1,14 +1,17 @@
 """What the stages write for each other: ticks, standings, and outgoing records as they wait in the outbox."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
 import msgpack
 import orjson
+from jiter import from_json
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from segmentation.account import NEVER, Reason, Standing
 from segmentation.events import MICROSECONDS_PER_DAY
+from segmentation.order_index import UNREACHABLE_MINOR
 from streams.instants import format_instant, parse_instant
 
 Mode = Literal["live", "backfill", "replay"]
@@ -91,7 +94,24 @@ class Reached(NamedTuple):
 
 
 _NO_CURSOR = (0, "")
-_pack = msgpack.Packer().pack
+_LARGE_INTEGER = 1
+_LARGE_INTEGER_BYTES = 16
+
+
+def _pack_large(value: object) -> msgpack.ExtType:
+    """An integer beyond 64 bits: the revenue of thousands of the largest purchases."""
+    if not isinstance(value, int):
+        raise TypeError(f"{type(value).__name__} has no place in a message")
+    return msgpack.ExtType(_LARGE_INTEGER, value.to_bytes(_LARGE_INTEGER_BYTES, "little", signed=True))
+
+
+def _unpack_large(code: int, data: bytes) -> int:
+    if code != _LARGE_INTEGER or len(data) != _LARGE_INTEGER_BYTES:
+        raise ValueError("an unknown extension")
+    return int.from_bytes(data, "little", signed=True)
+
+
+_pack = msgpack.Packer(default=_pack_large).pack
 """One packer for all: making one takes as long as what it packs."""
 _STANDINGS_FORMAT = 1
 
@@ -108,7 +128,7 @@ def decode_standings(value: bytes | None) -> Standings:
     Checked to the last number: what is let in here and cannot be stored would end every worker that reads it.
     """
     try:
-        form, *rest = msgpack.unpackb(value or b"", use_list=False)
+        form, *rest = msgpack.unpackb(value or b"", use_list=False, ext_hook=_unpack_large)
         if form != _STANDINGS_FORMAT:
             raise ValueError(f"format {form!r:.20}, this program reads {_STANDINGS_FORMAT}")
         source, progress, cursor, clock_us, mode, standings = _validate_standings(tuple(rest))
@@ -122,7 +142,7 @@ def decode_standings(value: bytes | None) -> Standings:
 
 _Unsigned32 = Annotated[int, Field(ge=0, lt=2**32)]
 _Unsigned63 = Annotated[int, Field(ge=0, lt=2**63)]
-_Money = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+_Money = Annotated[int, Field(gt=-UNREACHABLE_MINOR, lt=UNREACHABLE_MINOR)]
 _Day = Annotated[int, Field(ge=0, le=NEVER)]
 _Identifier = Annotated[str, Field(min_length=1, max_length=128)]
 _Stage = Literal["prospect", "new_start", "established"]
@@ -166,9 +186,17 @@ def header(headers: Headers, name: str) -> str | None:
     return None
 
 
+def json_bytes(document: Any) -> bytes:
+    """JSON, whatever the size of its integers."""
+    try:
+        return orjson.dumps(document)
+    except TypeError:  # it stops at 64 bits
+        return json.dumps(document, separators=(",", ":")).encode()
+
+
 def json_object(value: bytes | None) -> Mapping[str, Any]:
     """A record's JSON. Raises ValueError where it is not an object."""
-    found = orjson.loads(value or b"null")
+    found = from_json(value or b"null")
     if not isinstance(found, dict):
         raise ValueError("not a JSON object")
     return found

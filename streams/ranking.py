@@ -62,9 +62,9 @@ class RankingShard(Shard):
         }
         self.muted_until: int = state.get("muted_until", 0)
         """Offset of the standings up to which the world was already told: until it is reached nothing is announced."""
-        self.rebuild_until: dict[str, dict[str, int]] = state.get("rebuild_until", {})
-        """Rebuilding: of each source that is not there yet, where its inputs ended when that began. Until all are
-        there, nothing is announced."""
+        self.backfill_until: dict[str, dict[str, int]] = state.get("backfill_until", {})
+        """Of each source that is not there yet, where its inputs ended when the installation was founded, or founded
+        again. Until all are there, nothing is announced."""
         members: dict[str, list[Member]] = {}
         async for account_id, document in self.store.scan("documents"):
             member, population = decode_member(account_id, document)
@@ -86,13 +86,13 @@ class RankingShard(Shard):
 
     def _must_be_silent(self, position: int) -> bool:
         """Whether the world was told more than this shard knows at a position of its input."""
-        return position < self.muted_until or bool(self.rebuild_until)
+        return position < self.muted_until or bool(self.backfill_until)
 
-    def _note_rebuilt(self, source: str, message: Standings) -> None:
+    def _note_end_of_backfill(self, source: str, message: Standings) -> None:
         """A message without standings says that a source has nothing left to tell up to its progress."""
-        ends = self.rebuild_until.get(source)
+        ends = self.backfill_until.get(source)
         if ends and not message.standings and all(message.progress.get(topic, 0) >= end for topic, end in ends.items()):
-            del self.rebuild_until[source]
+            del self.backfill_until[source]
 
     def _population(self, name: str) -> Population:
         if name not in self.populations:
@@ -160,7 +160,7 @@ class RankingShard(Shard):
             "changes": self.changes,
             "sources": {source: reached._asdict() for source, reached in self.sources.items()},
             "muted_until": self.muted_until,
-            "rebuild_until": self.rebuild_until,
+            "backfill_until": self.backfill_until,
         }
 
     # -- batches -----------------------------------------------------------------------------------------------------
@@ -186,14 +186,14 @@ class RankingShard(Shard):
         """Apply messages, those of one instant together, and commit."""
         out: list[Outgoing] = []
         news: list[tuple[str, Standings]] = []
-        was_silent = self.muted_until > 0 or bool(self.rebuild_until)
+        was_silent = self.muted_until > 0 or bool(self.backfill_until)
         for record, name, message in portion:
             if isinstance(message, ValueError):
                 self.counts["dead_letters"] += 1
                 out.append(self._dead_letter(record, str(message)))
                 continue
             source = str(message.source)
-            self._note_rebuilt(source, message)
+            self._note_end_of_backfill(source, message)
             if not message.brings(self.sources.get(source)):
                 self.counts["duplicates"] += 1
                 continue
@@ -212,7 +212,7 @@ class RankingShard(Shard):
             out += self._records(changes, mode, end)
         if was_silent and not self._must_be_silent(end):
             self.muted_until = 0
-            mode = news[-1][1].mode if news else "live"
+            mode = next((message.mode for _, _, message in reversed(portion) if isinstance(message, Standings)), "live")
             for population in self.populations.values():
                 changes, members = population.unmute(self.clock_us)
                 _write(population, members, commit)

@@ -95,11 +95,15 @@ class ShardsNow(NamedTuple):
                 return f"ranking shard {number} has {shard.waiting} records to publish"
             if shard.state.get("muted_until"):
                 return f"ranking shard {number} reads on silently, up to where it was before its state was lost"
-            for source, reached in shard.state.get("sources", {}).items():
+            sources = shard.state.get("sources", {})
+            for source in sources and shard.state.get("backfill_until", ()):
+                if self.accounts[int(source)].state.get("mode"):
+                    return f"ranking shard {number} has not heard that account shard {source} has told its history"
+            for source, reached in sources.items():
                 taken.setdefault(source, []).append(Reached.of(reached))
         for number, shard in enumerate(self.accounts):
-            if shard.state.get("rebuild_until"):
-                return f"account shard {number} is being rebuilt from the log"
+            if shard.state.get("mode") and shard.state.get("backfill_until") is not None:
+                return f"account shard {number} has not told all that the log held in the beginning"
             if shard.has_due_work:
                 return f"account shard {number} has accounts that are due since day {shard.due_day}"
             if shard.waiting:

@@ -106,6 +106,8 @@ class Shard(ABC):
         self._failed = failed
         self._tasks: list[asyncio.Task[None]] = []
         self._recovery: asyncio.Task[None] | None = None
+        self._backoff = Backoff()
+        """Of going back, until a commit succeeds: what the store refuses now it may refuse again."""
         self._handovers = 0
         """Calls of `claim` under way, and of `close` ever: with them nothing is left to go back to."""
         self.relay = Relay(store, publisher, interval_ms=relay_interval_ms, lost=self._lost)
@@ -309,13 +311,14 @@ class Shard(ABC):
         except Refused as error:
             self._go_back(f"claimed by another worker, or the store went back in time ({error})", CLAIM_BACK_SECONDS)
         except (RedisError, KafkaError, OSError) as error:
-            self._go_back(f"{type(error).__name__}: {error}", 0.0)
+            self._go_back(f"{type(error).__name__}: {error}", self._backoff.next())
         return None
 
     async def commit(self, commit: Commit, records: Sequence[Outgoing]) -> None:
         """Write a batch and what it sends out, at once or not at all. Raises Refused, RedisError."""
         commit.outbox = [encode_outgoing(record) for record in records]
         await self.store.commit(commit)
+        self._backoff.reset()
         self.progress = commit.progress
         self.relay.add(len(commit.outbox))
 

@@ -141,10 +141,9 @@ class Worker:
                     "it lost its data, or this is the wrong store. Restore it, or start one worker with --rebuild."
                 )
             policy = self.policy
-            beginnings = {}
             if was_told:
-                beginnings = await beginnings_of_a_rebuild(self.redis, prefix, self.reader, self.partitions)
                 log.warning("rebuilding the state from the log; nothing is announced before it is where the log ended")
+            beginnings = await beginnings_of_shards(self.redis, prefix, self.reader, self.partitions)
             known = await founding.found(
                 self.redis, prefix, policy.canonical(), policy.hash, self.partitions, beginnings
             )
@@ -376,24 +375,25 @@ class Bounds(Protocol):
         """Where the log begins and ends."""
 
 
-async def beginnings_of_a_rebuild(
+async def beginnings_of_shards(
     redis: Redis, prefix: str, reader: Bounds, partitions: int
 ) -> dict[tuple[StageName, int], founding.Beginning]:
-    """Shards that read the whole log again, and announce nothing before they are where the log ended when it began.
+    """Shards that read the log from its start, and announce nothing before they are where it ended when they began.
 
-    Raises KafkaError, RedisError; then, and also after a crash, it may be tried again.
+    So a history is announced as what has come of it. Raises KafkaError, RedisError; then, and also after a crash, it
+    may be tried again.
     """
     numbers = range(partitions)
     bounds = await reader.bounds([(topic, number) for topic in SHARDED for number in numbers])
     plan = {str(number): {str(topic): bounds[topic, number].end for topic in SHARDED} for number in numbers}
-    plan = orjson.loads(await founding.agreed_rebuild(redis, prefix, orjson.dumps(plan)))
+    plan = orjson.loads(await founding.agreed_beginning(redis, prefix, orjson.dumps(plan)))
     ends = {number: {str(topic): at[topic] for topic in ACCOUNT_INPUTS} for number, at in plan.items()}
     beginnings = {}
     for number in numbers:
-        beginnings[StageName.ACCOUNTS, number] = founding.Beginning({}, {"rebuild_until": ends[str(number)]})
+        beginnings[StageName.ACCOUNTS, number] = founding.Beginning({}, {"backfill_until": ends[str(number)]})
         # The account stage tells every standing again; the old ones, if they are still there, are not needed.
         read_from = {str(Topic.STANDINGS): plan[str(number)][Topic.STANDINGS]}
-        beginnings[StageName.RANKING, number] = founding.Beginning(read_from, {"rebuild_until": ends})
+        beginnings[StageName.RANKING, number] = founding.Beginning(read_from, {"backfill_until": ends})
     return beginnings
 
 

@@ -5,6 +5,8 @@ import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.servers import MissingPrerequisite
+
 DAYS = "2"
 
 
@@ -21,7 +23,7 @@ class Authority:
     """Issues certificates that are good for 127.0.0.1 alone."""
 
     def __init__(self, directory: Path, name: str = "ca") -> None:
-        """Makes the authority, by the command line of OpenSSL 3. Raises FileNotFoundError where it is not installed."""
+        """Makes the authority, by OpenSSL 3 on the command line. Raises MissingPrerequisite where it is not there."""
         self._directory = directory
         self.file = directory / f"{name}.pem"
         """The authority's own certificate: what a client trusts."""
@@ -61,7 +63,7 @@ _NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-noenc
 def _openssl(*arguments: str | Path) -> None:
     program = shutil.which("openssl")
     if program is None:
-        raise FileNotFoundError("openssl is not on the PATH: install OpenSSL 3 (Debian: openssl).")
+        raise MissingPrerequisite("openssl is not on the PATH: install OpenSSL 3 (Debian: openssl).")
     done = subprocess.run([program, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode != 0:
         raise RuntimeError(f"openssl ended with status {done.returncode}:\n{done.stderr}")

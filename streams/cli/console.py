@@ -1,11 +1,11 @@
 """What commands print: plain text for people, JSON for programs, and nothing that a payload could take over."""
 
+import json
 import re
 import sys
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
 from rich.console import Console
 from rich.text import Text
 
@@ -70,15 +70,6 @@ def segment(name: str | None) -> Text:
 
 def print_json(value: Mapping[str, Any]) -> None:
     """One JSON object on one line, at once: another program may be waiting for it. ASCII: it may be a terminal, too."""
-    text = orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
-    sys.stdout.write(_NOT_PLAIN.sub(_json_escape, text) + "\n")
+    text = json.dumps(value, separators=(",", ":")).replace("\x7f", "\\u007f")
+    sys.stdout.write(text + "\n")
     sys.stdout.flush()
-
-
-_NOT_PLAIN = re.compile("[^\x20-\x7e]")
-
-
-def _json_escape(found: re.Match[str]) -> str:
-    # outside of its strings, JSON has no such characters
-    units = found.group().encode("utf-16-be")
-    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))

@@ -3,13 +3,15 @@
 import asyncio
 import random
 import signal
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psutil
 import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from pydantic import SecretStr
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError
@@ -33,6 +35,7 @@ from tests.secure_servers import (
     redis_user,
     without,
 )
+from tests.servers import MissingPrerequisite
 from tests.streams.command_line import Done, is_one_line, resegment
 
 PARTITIONS = 2
@@ -62,8 +65,12 @@ class Secure(NamedTuple):
 def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
     """Both servers with the users and the rights of the documentation, and the topics, made by its admin."""
     directory = tmp_path_factory.mktemp("authority")
-    authority = Authority(directory)
-    with SecureRedis(authority) as redis, SecureKafka(authority) as kafka:
+    try:
+        authority = Authority(directory)
+        new_redis, new_kafka = SecureRedis(authority), SecureKafka(authority)
+    except MissingPrerequisite as missing:
+        pytest.skip(str(missing))
+    with new_redis as redis, new_kafka as kafka:
         asyncio.run(kafka.allow(*(right for user in USERS for right in kafka_rights(user))))
         found = Secure(kafka, redis, Authority(directory, "stranger"))
         made = resegment("topics", "create", "--partitions", str(PARTITIONS), values=found.variables("resegment-admin"))
@@ -271,6 +278,24 @@ def test_doctor_finds_the_documented_users_fit_for_what_they_are(secure: Secure)
     wrong = [line for line in done.out.splitlines() if line.startswith("wrong")]
     assert len(wrong) == 2 and all("no worker would begin" in line for line in wrong)
     assert "Write on topic segments" in wrong[0] and "evalsha" in wrong[1]
+
+
+@pytest.mark.parametrize("factory", [fast_loop(), None], ids=["fast", "asyncio"])
+def test_a_client_lets_go_of_a_tls_connection_soon(secure: Secure, factory: Any) -> None:
+    """Also while the broker holds an answer back, and does not say farewell: a claim, and who leaves, wait for this."""
+
+    async def stopping() -> float:
+        consumer = AIOKafkaConsumer(**secure.kafka.arguments("tests"), fetch_max_wait_ms=10_000)
+        await consumer.start()
+        consumer.assign([TopicPartition("purchases", 0)])
+        await consumer.seek_to_end()
+        await consumer.getmany(timeout_ms=500)  # a fetch is on its way now
+        began = time.monotonic()
+        await consumer.stop()
+        return time.monotonic() - began
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        assert runner.run(stopping()) < 5
 
 
 def test_nobody_listens_beyond_what_was_asked_for(secure: Secure) -> None:

@@ -455,7 +455,7 @@ def test_a_muted_population_tells_everything_at_once_later() -> None:
         ("a", 2, Segment.KEY, Segment.ENTERPRISE),
         ("b", 1, None, Segment.KEY),
     ]
-    assert {c.cause.kind for c in changes} == {CauseKind.RECOVERED}
+    assert [c.cause.kind for c in changes] == [CauseKind.RECOVERED, CauseKind.BACKFILL]
     assert population.unmute(CLOCK_US) == ([], [])
 
 

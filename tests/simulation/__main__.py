@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 
 from tests.simulation.schedule import Outcome, prepare_process, run_and_verify
 
@@ -24,8 +25,9 @@ def _outcomes(first: int, count: int) -> Iterator[Outcome]:
         prepare_process()
         yield from map(run_and_verify, range(first, first + count))
         return
-    with multiprocessing.get_context("spawn").Pool(processes, prepare_process) as pool:
-        yield from pool.imap_unordered(run_and_verify, range(first, first + count), CHUNK)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=prepare_process) as pool:
+        yield from pool.map(run_and_verify, range(first, first + count), chunksize=CHUNK)
 
 
 def _show(outcome: Outcome, lines: int | None) -> None:

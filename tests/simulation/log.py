@@ -13,7 +13,7 @@ from aiokafka.errors import ConcurrentTransactions, KafkaConnectionError, KafkaE
 
 from streams.messages import Outgoing
 from streams.partitions import partition_of
-from streams.relay import PUBLISH_SECONDS_MAX, Told
+from streams.relay import PUBLISH_SECONDS_MAX, STOP_SECONDS, Told
 from streams.shard import LogPosition
 from streams.topics import Topic
 from tests.simulation.loop import SimulatedLoop
@@ -347,11 +347,20 @@ class SimulatedPublisher:
 
     async def _send(self, epoch: int, place: Place, batch: list[Outgoing]) -> int:
         if self._transactional_id is None:
-            return await self._log.network.call(self._log.append, place, batch)
+            return await self._append(place, batch)
         self._number += 1
         send, transactional_id = self._log.append_in_transaction, self._transactional_id
         offset: int = await self._insist(send, transactional_id, epoch, self._number, place, batch)
         return offset
+
+    async def _append(self, place: Place, batch: list[Outgoing]) -> int:
+        """What is on its way when this is cancelled is waited for, as a producer's end waits for what it has sent."""
+        sent = asyncio.ensure_future(self._log.network.call(self._log.append, place, batch))
+        try:
+            return await asyncio.shield(sent)
+        except asyncio.CancelledError:
+            await asyncio.wait([sent], timeout=STOP_SECONDS)
+            raise
 
     async def _insist(self, operation: Callable[..., Any], *arguments: Any) -> Any:
         """Ask again what has no answer, and do not wait for ever."""

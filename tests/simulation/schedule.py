@@ -77,6 +77,7 @@ class Schedule:
         self.seed = seed
         self.loop = SimulatedLoop(seed)
         self.trace: list[tuple[float, str]] = []
+        self._progress: dict[str, bytes] = {}
         self.wrongs: list[str] = []
         self.policy = chance.choice(_POLICIES)
         broker = Network(Random(seed + 1), KafkaConnectionError, Troubles())
@@ -193,13 +194,17 @@ class Schedule:
 
     def _check_time(self, key: str) -> None:
         """Time never overtakes data: what a shard has stored of a tick, it has stored of the events before it."""
-        for number in range(PARTITIONS):
-            if key == _METAS[number]:
-                progress = orjson.loads(self.redis._hash(key).get(b"progress", b"{}"))
-                ticks = self.log.places[Topic.TICKS, number].meanings[: progress.get("ticks", 0)]
-                for tick in ticks[-1:]:
-                    if isinstance(tick, Tick) and any(progress.get(t, 0) < end for t, end in tick.ends.items()):
-                        self.wrongs.append(f"time overtook data: shard {number} at {progress}, tick with {tick.ends}")
+        if key not in _METAS:
+            return
+        stored = self.redis.stored(key, b"progress")
+        if stored is None or stored == self._progress.get(key):
+            return
+        self._progress[key] = stored
+        number, progress = _METAS.index(key), orjson.loads(stored)
+        ticks = self.log.places[Topic.TICKS, number].meanings[: progress.get("ticks", 0)]
+        for tick in ticks[-1:]:
+            if isinstance(tick, Tick) and any(progress.get(t, 0) < end for t, end in tick.ends.items()):
+                self.wrongs.append(f"time overtook data: shard {number} at {progress}, tick with {tick.ends}")
 
 
 class _Listener(logging.Handler):
@@ -223,7 +228,8 @@ def run_and_verify(seed: int) -> Outcome:
     """As `run`; one schedule of so many is verified with `resegment verify`'s SQL as well."""
     schedule = Schedule(seed)
     outcome = schedule.run()
-    if seed % SQL_EVERY == 0 and not outcome.wrongs:
+    # Not after a rebuild: the SQL counts standings from the log's begin, the rebuilt shard from where it was founded.
+    if seed % SQL_EVERY == 0 and not outcome.wrongs and not outcome.faults["empty"]:
         outcome.wrongs.extend(schedule.verify())
     return outcome
 

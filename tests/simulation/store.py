@@ -3,7 +3,6 @@
 Every command is carried out whole, at once, as Redis does; what lies between a caller and it is the network's.
 """
 
-import copy
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
 from random import Random
@@ -37,13 +36,17 @@ class SimulatedRedis:
 
     def copy(self, keys: Callable[[str], bool] = lambda key: True) -> dict[str, Value]:
         """What it holds of these keys, to take it back there."""
-        return {key: copy.copy(value) for key, value in self.keyspace.items() if keys(key)}
+        return {key: value.copy() for key, value in self.keyspace.items() if keys(key)}
 
     def take_back(self, held: Mapping[str, Value], keys: Callable[[str], bool] = lambda key: True) -> None:
         """Of these keys it holds what it held, and has forgotten what came since."""
         for key in [key for key in self.keyspace if keys(key)]:
             del self.keyspace[key]
-        self.keyspace.update({key: copy.copy(value) for key, value in held.items() if keys(key)})
+        self.keyspace.update({key: value.copy() for key, value in held.items() if keys(key)})
+
+    def stored(self, key: str, field: bytes) -> bytes | None:
+        """A field of a hash, at once."""
+        return self._hash(key).get(field)
 
     def _hash(self, key: str) -> dict[bytes, Any]:
         found = self.keyspace.get(key, {})
@@ -196,11 +199,11 @@ class SimulatedRedis:
 
     async def dump(self, key: bytes) -> Any:
         """DUMP, readable."""
-        return copy.copy(self.keyspace[key.decode()])
+        return self.keyspace[key.decode()].copy()
 
     async def restore(self, key: bytes, ttl: int, dump: Any) -> None:
         """RESTORE."""
-        self.keyspace[key.decode()] = copy.copy(dump)
+        self.keyspace[key.decode()] = dump.copy()
 
     async def flushdb(self) -> None:
         """FLUSHDB."""

@@ -27,7 +27,7 @@ from streams.shard import CorruptState, LogPosition, Shard
 from streams.shard import Record as ShardRecord
 from streams.topics import ACCOUNT_INPUTS, Topic
 from streams.transport import Batch
-from streams.worker import WATCH_SECONDS, beginnings_of_a_rebuild
+from streams.worker import WATCH_SECONDS, beginnings_of_shards
 from tests.simulation.log import Partition, Place, SimulatedLog, SimulatedPublisher, SimulatedReader
 from tests.simulation.loop import Process, SimulatedLoop
 from tests.simulation.store import SimulatedRedis
@@ -237,12 +237,10 @@ class Worker:
                 if await founding.read_founding(redis, PREFIX) is None:
                     if was_told and not self._rebuild:
                         raise CorruptState("the store holds nothing, but the log holds changes")
-                    beginnings = {}
-                    if was_told:
-                        beginnings = await beginnings_of_a_rebuild(redis, PREFIX, self.reader, len(numbers))
-                        for number in numbers:
-                            counted_from = beginnings[StageName.RANKING, number].progress[Topic.STANDINGS]
-                            world.log.places[Topic.STANDINGS, number].counted_from = counted_from
+                    beginnings = await beginnings_of_shards(redis, PREFIX, self.reader, len(numbers))
+                    for number in numbers:
+                        counted_from = beginnings[StageName.RANKING, number].progress[Topic.STANDINGS]
+                        world.log.places[Topic.STANDINGS, number].counted_from = counted_from
                     await founding.found(
                         redis, PREFIX, policy.canonical(), policy.hash, world.settings.partitions, beginnings
                     )

@@ -4,7 +4,7 @@ import asyncio
 
 from redis.asyncio import Redis
 
-from state.founding import Beginning, Founding, agreed_rebuild, erase, found, read_founding
+from state.founding import Beginning, Founding, agreed_beginning, erase, found, read_founding
 from state.keys import StageName
 from state.shard_store import SCHEMA_VERSION, Claim, Commit, ShardStore
 from tests.state.conftest import PREFIX
@@ -87,10 +87,10 @@ async def test_erasing_leaves_nothing(redis: Redis) -> None:
 
 async def test_a_rebuild_that_is_tried_again_means_what_the_first_one_meant(redis: Redis) -> None:
     """Half of the shards may be there already. The plan alone founds nothing, and goes when all goes."""
-    assert await agreed_rebuild(redis, PREFIX, b"one") == b"one"
-    assert await agreed_rebuild(redis, PREFIX, b"two") == b"one"
+    assert await agreed_beginning(redis, PREFIX, b"one") == b"one"
+    assert await agreed_beginning(redis, PREFIX, b"two") == b"one"
     assert await read_founding(redis, PREFIX) is None
     founding = await found(redis, PREFIX, "policy", "1", 2)
     assert await read_founding(redis, PREFIX) == founding == Founding(SCHEMA_VERSION, "policy", "1", 2)
     await erase(redis, PREFIX, 2)
-    assert await agreed_rebuild(redis, PREFIX, b"two") == b"two"
+    assert await agreed_beginning(redis, PREFIX, b"two") == b"two"

@@ -203,7 +203,6 @@ async def test_a_worker(embedded: Embedded, tmp_path: Path) -> None:
     assert all(counts[topic]["dead_letters"] and counts[topic]["applied"] for topic in (Topic.PURCHASES, Topic.TICKS))
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="integers beyond 64 bits end the worker")
 async def test_revenue_beyond_64_bits(embedded: Embedded, tmp_path: Path) -> None:
     """2,100 purchases, each as large as the contract lets it be, are no way to end a worker."""
     async with Installation(embedded, policy=Policy.default(), kafka_session_timeout_seconds=6.0) as installation:

@@ -181,7 +181,8 @@ async def test_bad_ticks_and_bad_standings_are_dead_letters(embedded: Embedded) 
         encode_tick(Tick(1, "replay", {})),
     ]
     bad_standings = [(b"all", None), (b"all", b"junk"), (b"\xff", b"\x90"), (b"", b"[]")]
-    async with Installation(embedded, partitions=1) as installation, installation.worker():
+    async with Installation(embedded, partitions=1) as installation, installation.worker() as worker:
+        await worker.claimed()  # standings from before the installation was founded are not read
         await installation.send(purchase("acme", "1", moment(0), 100_00))
         await installation.send(*(Sent(Topic.TICKS, None, value, 0) for value in bad_ticks))
         await installation.send(*(Sent(Topic.STANDINGS, key, value, 0) for key, value in bad_standings))

@@ -1,0 +1,16 @@
+"""What schedules set for the whole process is put back."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from state import shard_store
+from streams import ranking
+
+
+@pytest.fixture(autouse=True)
+def limits_put_back() -> Iterator[None]:
+    """Schedules choose how much is read and taken at once."""
+    records, standings = shard_store.OUTBOX_READ_MAX, ranking.STANDINGS_AT_ONCE
+    yield
+    shard_store.OUTBOX_READ_MAX, ranking.STANDINGS_AT_ONCE = records, standings
