@@ -10,8 +10,10 @@ import os
 import shutil
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
+from tests.faults.report import write_section
 from tests.faults.schedule import Outcome, Schedule
 from tests.servers import KafkaServer
 
@@ -37,6 +39,29 @@ def run(seeds: range) -> list[Outcome]:
     return outcomes
 
 
+def report(outcomes: list[Outcome]) -> list[str]:
+    """The figures, in Markdown."""
+    faults = sum((outcome.faults for outcome in outcomes), Counter[str]())
+    rests = sorted(outcome.rest_seconds for outcome in outcomes)
+    figures = {
+        "schedules": len(outcomes),
+        "faults": faults.total(),
+        "events": sum(outcome.events for outcome in outcomes),
+        "changes": sum(outcome.changes for outcome in outcomes),
+        "violations": sum(len(outcome.violations) for outcome in outcomes),
+    }
+    return [
+        f"Seeds {outcomes[0].seed} to {outcomes[-1].seed}: "
+        + ", ".join(f"{number:,} {name}" for name, number in figures.items())
+        + f". At rest after the end of faults and events within {rests[len(rests) // 2]:.1f} s in half of them, "
+        f"{rests[-1]:.1f} s in all.",
+        "",
+        "| what | times |",
+        "| --- | ---: |",
+        *(f"| {name} | {count:,} |" for name, count in sorted(faults.items())),
+    ]
+
+
 def main() -> int:
     """Read the environment and run."""
     logging.basicConfig(level=logging.CRITICAL)  # the clients here complain of servers that are down, too
@@ -45,6 +70,8 @@ def main() -> int:
     seeds = range(start, start + (1 if seed else int(count or 20)))
     began = time.monotonic()
     outcomes = run(seeds)
+    if os.environ.get("REPORT"):
+        write_section("faults", report(outcomes))
     failed = [outcome.seed for outcome in outcomes if outcome.violations]
     print(
         f"{len(outcomes)} schedules in {time.monotonic() - began:.0f} s, {len(failed)} with violations"

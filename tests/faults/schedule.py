@@ -122,6 +122,8 @@ class Schedule:
             ended = time.monotonic()
             await self._rest(installation, crew, life.now_us)
             rest_seconds = time.monotonic() - ended
+            if crew.wrongs or self._violations:
+                return 0, 0, rest_seconds  # there is nothing to compare, or not yet
             events, changes = await self._verify(installation)
             return events, changes, rest_seconds
         finally:
