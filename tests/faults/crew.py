@@ -150,7 +150,8 @@ class Crew:
         """Count what was meant to happen; anything else is wrong."""
         if member.point and status == -signal.SIGKILL:
             self._counts[f"worker killed {member.point}"] += 1
-        elif member.is_leaving and status == 0:
+        elif member.is_leaving and (status == 0 or (status == -signal.SIGTERM and not member.said())):
+            # the latter: it had not got so far that it listened
             self._counts["worker asked to leave"] += 1
         elif self.was_emptied and status == 1 and self._says_emptied(member):
             self._counts["worker stopped at an empty store"] += 1

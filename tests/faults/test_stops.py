@@ -1,8 +1,8 @@
 """Where the system must stop instead of going on: one clear line, an exit status, and nothing written anywhere."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import pytest
 
@@ -12,7 +12,7 @@ from state.keys import StageName, founding_key, shard_keys
 from streams.embedded import Embedded
 from streams.log import LogReader
 from streams.topics import Topic
-from tests.pipeline import CommandProcess, Installation, moment, purchase
+from tests.pipeline import CommandProcess, Installation, moment, purchase, until
 
 PARTITIONS = 2
 
@@ -58,7 +58,13 @@ class World(NamedTuple):
             return cls(store, {place: bound.end for place, bound in (await reader.bounds(places)).items()})
 
 
-Spoil = Callable[[Installation, dict[str, str], Path], Awaitable[None]]
+class Spoil(Protocol):
+    """Makes an installation one that no worker may go on with, or gives it such an environment."""
+
+    __name__: str
+
+    async def __call__(self, installation: Installation, variables: dict[str, str], directory: Path) -> None:
+        """Do it."""
 
 
 async def lose_everything(installation: Installation, variables: dict[str, str], directory: Path) -> None:
@@ -115,17 +121,17 @@ class _SameServers:
         self.redis = installation.settings.redis_url.get_secret_value()
 
 
-@pytest.mark.parametrize(
-    ("spoil", "status", "words"),
-    [
-        (lose_everything, 1, ["lost its data", "--rebuild"]),
-        (lose_one_shard, 1, ["the store lost data", "accounts shard 1"]),
-        (change_the_policy, 2, ["the policy differs", "window_days: 365 -> 300"]),
-        (write_a_later_schema, 2, ["schema 99", "this program reads 1"]),
-        (cut_the_log, 1, ["but the log ends at 0", "--rebuild"]),
-        (cut_a_partition, 2, ["made for 2 partitions, the topics have 1"]),
-    ],
-)
+CASES: list[tuple[Spoil, int, list[str]]] = [
+    (lose_everything, 1, ["lost its data", "--rebuild"]),
+    (lose_one_shard, 1, ["the store lost data", "accounts shard 1"]),
+    (change_the_policy, 2, ["the policy differs", "window_days: 365 -> 300"]),
+    (write_a_later_schema, 2, ["schema 99", "this program reads 1"]),
+    (cut_the_log, 1, ["but the log ends at 0", "--rebuild"]),
+    (cut_a_partition, 2, ["made for 2 partitions, the topics have 1"]),
+]
+
+
+@pytest.mark.parametrize(("spoil", "status", "words"), CASES, ids=[spoil.__name__ for spoil, *_ in CASES])
 async def test_a_worker_stops_says_why_and_writes_nothing(
     installation: Installation, tmp_path: Path, spoil: Spoil, status: int, words: list[str]
 ) -> None:
@@ -135,7 +141,12 @@ async def test_a_worker_stops_says_why_and_writes_nothing(
     topic_prefix = variables.get("RESEGMENT_TOPIC_PREFIX")
     before = await World.of(installation, topic_prefix)
     with CommandProcess(installation, tmp_path, "worker", "worker", variables=variables) as process:
-        assert await process.ended() == status
+
+        async def has_ended_or_begun() -> bool:
+            return process.status() is not None or "claimed" in process.said()
+
+        await until(has_ended_or_begun, "its end")
+        assert process.status() == status
         said = process.said()
     assert all(word in said for word in words), said
     assert "Traceback" not in said

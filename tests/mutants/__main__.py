@@ -61,7 +61,9 @@ def judge(mutant: Mutant) -> Verdict:
         _copy_tree(copy)
         # nothing above may be taken for the repository: paths would mean something else
         environment = os.environ | {"GIT_CEILING_DIRECTORIES": str(copy.parent), "PYTHONDONTWRITEBYTECODE": "1"}
-        applied = subprocess.run(["git", "apply", str(mutant.patch)], cwd=copy, env=environment, capture_output=True)
+        applied = subprocess.run(
+            ["git", "apply", "-C1", str(mutant.patch)], cwd=copy, env=environment, capture_output=True
+        )
         if applied.returncode:
             return Verdict(mutant, None, f"{NOT_APPLIED}: {applied.stderr.decode().strip()}", 0.0)
         caught_by, otherwise = _tested(mutant, copy, environment)
