@@ -60,6 +60,8 @@ class RankingShard(Shard):
         self.sources: dict[str, Reached] = {
             source: Reached.of(reached) for source, reached in state.get("sources", {}).items()
         }
+        self.begin: int = state.get("begin", 0)
+        """Offset of the standings from which this state counts: older ones were of a state that was lost."""
         self.muted_until: int = state.get("muted_until", 0)
         """Offset of the standings up to which the world was already told: until it is reached nothing is announced."""
         self.backfill_until: dict[str, dict[str, int]] = state.get("backfill_until", {})
@@ -159,6 +161,7 @@ class RankingShard(Shard):
             "counts": self.counts,
             "changes": self.changes,
             "sources": {source: reached._asdict() for source, reached in self.sources.items()},
+            "begin": self.begin,
             "muted_until": self.muted_until,
             "backfill_until": self.backfill_until,
         }

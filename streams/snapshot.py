@@ -69,8 +69,13 @@ class RankingShardState(ShardState):
     populations: dict[str, dict[str, Member]] = field(default_factory=dict)
     """Population -> its members by account id."""
 
+    @property
+    def begin(self) -> int:
+        """The offset of its one input from which this state counts."""
+        return int(self.state.get("begin", 0))
+
     def counts(self) -> dict[str, int]:
-        """Records of its one input that were `applied`, `duplicates` and `dead_letters`."""
+        """Records of its one input, from `begin`, that were `applied`, `duplicates` and `dead_letters`."""
         return {**_NO_COUNTS, **self.state.get("counts", {})}
 
 

@@ -392,8 +392,10 @@ async def beginnings_of_shards(
     for number in numbers:
         beginnings[StageName.ACCOUNTS, number] = founding.Beginning({}, {"backfill_until": ends[str(number)]})
         # The account stage tells every standing again; the old ones, if they are still there, are not needed.
-        read_from = {str(Topic.STANDINGS): plan[str(number)][Topic.STANDINGS]}
-        beginnings[StageName.RANKING, number] = founding.Beginning(read_from, {"backfill_until": ends})
+        begin = plan[str(number)][Topic.STANDINGS]
+        beginnings[StageName.RANKING, number] = founding.Beginning(
+            {str(Topic.STANDINGS): begin}, {"begin": begin, "backfill_until": ends}
+        )
     return beginnings
 
 

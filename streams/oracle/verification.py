@@ -95,6 +95,10 @@ class _Loading:
             for shard in snapshot.ranking_shards
         }
         """Input and partition -> up to which offset the state has taken it in."""
+        self._begins: dict[Place, int] = {
+            (Topic.STANDINGS, shard.partition): shard.begin for shard in snapshot.ranking_shards
+        }
+        """Input and partition -> from which offset the state counts, where that is not its beginning."""
         self._events: list[EventRecord] = []
         self._changes: list[ChangeRecord] = []
 
@@ -111,7 +115,7 @@ class _Loading:
             self._count(1)
             place = (topic, record.partition)
             if place in self._reached:
-                if record.offset >= self._reached[place]:
+                if not self._begins.get(place, 0) <= record.offset < self._reached[place]:
                     continue
                 records[place] += 1
             if topic in EVENT_TOPICS:
@@ -162,7 +166,8 @@ class _Loading:
                 letter = read_dead_letter(record.key, None, record.headers)
             except ValueError:
                 continue  # not written by a worker: it names no record
-            if (letter.topic, letter.partition) in self._reached and 0 <= letter.offset < 2**63:
+            place = letter.topic, letter.partition
+            if place in self._reached and self._begins.get(place, 0) <= letter.offset < 2**63:
                 names.append((letter.topic, letter.partition, letter.offset))
         await asyncio.to_thread(self._database.load_dead_letters, names)
 

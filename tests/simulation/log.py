@@ -78,8 +78,6 @@ class Partition:
         self.open: set[Transaction] = set()
         self.meanings: list[object] = []
         """What each record that belongs to no transaction means, also after retention took it."""
-        self.counted_from = 0
-        """Where a rebuild began to read: what lies before was counted by a state that is lost."""
 
     @property
     def end(self) -> int:

@@ -223,8 +223,6 @@ def _counters(snapshot: Snapshot, log: SimulatedLog) -> Iterator[Wrong]:
     for ranking in snapshot.ranking_shards:
         partition = log.places[Topic.STANDINGS, ranking.partition]
         progress = ranking.progress.get(Topic.STANDINGS, 0)
-        written = sum(
-            partition.counted_from <= record.offset < progress for record in partition.read(0, partition.end)[0]
-        )
+        written = sum(ranking.begin <= record.offset < progress for record in partition.read(0, partition.end)[0])
         if not partition.first and sum(ranking.counts().values()) != written:
             yield Wrong("consumed", f"standings[{ranking.partition}]", written, ranking.counts())

@@ -238,9 +238,6 @@ class Worker:
                     if was_told and not self._rebuild:
                         raise CorruptState("the store holds nothing, but the log holds changes")
                     beginnings = await beginnings_of_shards(redis, PREFIX, self.reader, len(numbers))
-                    for number in numbers:
-                        counted_from = beginnings[StageName.RANKING, number].progress[Topic.STANDINGS]
-                        world.log.places[Topic.STANDINGS, number].counted_from = counted_from
                     await founding.found(
                         redis, PREFIX, policy.canonical(), policy.hash, world.settings.partitions, beginnings
                     )

@@ -13,6 +13,7 @@ from streams.accounts import AccountShard
 from streams.embedded import Embedded
 from streams.instants import parse_instant
 from streams.messages import Tick, encode_tick
+from streams.oracle import verify
 from streams.shard import CorruptState
 from streams.topics import Topic
 from streams.worker import CannotStart
@@ -353,7 +354,8 @@ async def test_a_store_is_rebuilt_from_the_log_and_nothing_is_told_again(embedde
             }
             await load.run(5)
             await load.finish()
-            await installation.rest()
+            report = await verify(installation.settings, installation.policy, installation.redis, installation.reader)
+            assert report.mismatches == []
         later = chains(await installation.changes())
         assert all(later[account][: len(chain)] == chain for account, chain in told.items())
         assert later != told
