@@ -15,7 +15,7 @@ PIP_COMPILE = $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --stri
 LOCK_FLAGS ?= --upgrade
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-kafka simulate fuzz lint format bench lock audit sbom clean
+.PHONY: help venv demo test test-kafka simulate faults mutants fuzz lint format bench lock audit sbom clean
 
 help: ## say what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -44,6 +44,12 @@ test-kafka: $(STAMP) ## the tests on Apache Kafka and Redis (Java 17, Maven and 
 # The same seed is the same schedule in any process: what is ordered by a hash must be ordered the same.
 simulate: $(STAMP) ## both stages under faults in simulated time: N=20000 schedules, or SEED=n, one of them again
 	PYTHONHASHSEED=0 N=$(N) FIRST=$(FIRST) SEED=$(SEED) $(BIN)/python -m tests.simulation
+
+faults: $(STAMP) ## Kafka, Redis and workers killed, frozen, set back: N=20 schedules, or SEED=n, one of them again
+	N=$(N) FIRST=$(FIRST) SEED=$(SEED) REPORT=$(REPORT) $(BIN)/python -m tests.faults
+
+mutants: $(STAMP) ## planted bugs, each of which a test must notice (ONLY=name for one)
+	ONLY=$(ONLY) REPORT=$(REPORT) $(BIN)/python -m tests.mutants
 
 fuzz: $(STAMP) ## 100,000 mutated records through the decoders, 20,000 through a worker (N=... for another number)
 	RESEGMENT_FUZZ_RECORDS=$(or $(N),100000) $(BIN)/python -m pytest tests/streams/test_fuzz.py -s $(PYTEST_FLAGS)

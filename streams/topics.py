@@ -34,6 +34,8 @@ ACCOUNT_INPUTS = (*EVENT_TOPICS, Topic.TICKS)
 SHARDED = (*ACCOUNT_INPUTS, Topic.STANDINGS)
 """Read by shards: all with the same number of partitions."""
 
+_TIMESTAMP_TYPE = "message.timestamp.type"
+
 
 class TopicNames:
     """Topics to names and back, with the installation's prefix."""
@@ -58,9 +60,13 @@ class Finding(NamedTuple):
 
 
 def topic_settings(topic: Topic, policy: Policy) -> dict[str, str]:
-    """What a topic is made with. Inputs are kept as long as they can count, so that state can be rebuilt from them."""
+    """What a topic is made with. Inputs are kept as long as they can count, so that state can be rebuilt from them.
+
+    What workers write has the broker's time: by their own, a machine whose clock is far behind would write records that
+    are dropped as too old, and of one whose clock is ahead the broker would take none.
+    """
     window_ms = str((policy.window_days + 1) * DAY_MS)
-    return {
+    settings = {
         Topic.PURCHASES: {"retention.ms": window_ms},
         Topic.SIGNUPS: {"retention.ms": "-1"},
         Topic.ENGAGEMENTS: {"retention.ms": window_ms},
@@ -70,6 +76,7 @@ def topic_settings(topic: Topic, policy: Policy) -> dict[str, str]:
         Topic.SEGMENTS: {"cleanup.policy": "compact"},
         Topic.DEAD_LETTERS: {"retention.ms": window_ms, "max.message.bytes": str(DEAD_LETTER_BYTES_MAX)},
     }[topic]
+    return settings if topic in EVENT_TOPICS else settings | {_TIMESTAMP_TYPE: "LogAppendTime"}
 
 
 async def create_topics(
@@ -139,6 +146,10 @@ async def _configs(
 
 
 def _check_config(name: str, config: dict[str, str], wanted: dict[str, str]) -> Iterator[Finding]:
+    timestamp_type = config.get(_TIMESTAMP_TYPE)  # the embedded broker does not say
+    if timestamp_type is not None and timestamp_type != wanted.get(_TIMESTAMP_TYPE, timestamp_type):
+        text = f"topic {name}: {_TIMESTAMP_TYPE} is not {wanted[_TIMESTAMP_TYPE]}: "
+        yield Finding(False, text + "records of a worker whose clock is wrong may be dropped at once, or be refused")
     compacted = "compact" in config.get("cleanup.policy", "delete")
     if wanted.get("cleanup.policy") == "compact":
         if not compacted:

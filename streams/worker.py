@@ -245,7 +245,10 @@ class Worker:
         event.ack()
 
     async def claim_partitions(self, assigned: set[TP]) -> dict[TP, int]:
-        """Claim the shards of these partitions and let the others go. Returns where to read on."""
+        """Claim the shards of these partitions and let the others go. Returns where to read on.
+
+        Nowhere if that fails: the worker ends then, and says why itself. Faust would do so in forty lines.
+        """
         if self.app.should_stop:
             return {}
         try:
@@ -257,7 +260,7 @@ class Worker:
             claimed = await asyncio.gather(*(self.shards[key].claim() for key in wanted))
         except Exception as error:
             self._failed(error)
-            raise
+            return {}
         gc.freeze()  # what was loaded stays
         log.info("claimed %d shards", len(wanted))
         return {

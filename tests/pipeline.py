@@ -37,6 +37,8 @@ from streams.settings import Settings
 from streams.snapshot import NoInstallation, Snapshot, read_snapshot
 from streams.topics import ACCOUNT_INPUTS, EVENT_TOPICS, Topic, TopicNames, create_topics
 from streams.worker import Worker
+from tests.streams.bad_records import BAD_RECORDS
+from tests.streams.bad_records import partition_of as bad_partition_of
 
 T = TypeVar("T")
 
@@ -48,6 +50,7 @@ FIRST_DAY = datetime(2024, 1, 1, tzinfo=UTC)
 PURE = Policy.default().with_changes(band=0)
 """Without a band the tiers are a function of the data."""
 
+_BAD_RECORDS = [bad for bad in BAD_RECORDS if len(bad.value or b"") < 10_000]
 _TOPICS = {"purchase": Topic.PURCHASES, "signup": Topic.SIGNUPS, "engagement": Topic.ENGAGEMENTS}
 
 
@@ -282,8 +285,12 @@ class Installation:
 class Load:
     """Events of all kinds, some twice, some late, and the time they happen in."""
 
-    def __init__(self, installation: Installation, chance: random.Random, *, accounts: int = 40) -> None:
+    def __init__(
+        self, installation: Installation, chance: random.Random, *, accounts: int = 40, bad_share: float = 0.0
+    ) -> None:
+        """`bad_share`: how many of the records break their contract."""
         self._installation = installation
+        self._bad_share = bad_share
         self._chance = chance
         self._accounts = [f"a{number}" for number in range(accounts)]
         self._sent: list[Sent] = []
@@ -298,6 +305,9 @@ class Load:
             if self._sent and chance.random() < 0.05:
                 records.append(chance.choice(self._sent))
                 continue
+            if self._bad_share and chance.random() < self._bad_share:
+                records.append(self._bad())
+                continue
             self.events += 1
             account, at = chance.choice(self._accounts), moment(self.day - chance.expovariate(1 / 40))
             kind = chance.choice(["purchase", "purchase", "purchase", "signup", "engagement"])
@@ -306,9 +316,15 @@ class Load:
                 fields = {"amount_minor": int(chance.paretovariate(1) * 100), "currency": "USD"}
                 if chance.random() < 0.1:
                     fields["kind"] = "refund"
+                    if self._bad_share and chance.random() < 0.5:
+                        fields["purchased_at"] = moment(self.day - chance.expovariate(1 / 40)).isoformat()
             records.append(event(kind, account, f"{self.events}", at, **fields))
         self._sent = (self._sent + records)[-500:]
         return records
+
+    def _bad(self) -> Sent:
+        bad = self._chance.choice(_BAD_RECORDS)
+        return Sent(_TOPICS[bad.kind], bad.key, bad.value, bad_partition_of(bad, self._installation.partitions))
 
     async def send(self, count: int) -> None:
         """Send some, and return when the broker has them."""
@@ -370,17 +386,26 @@ class InProcess:
 class WorkerProcess:
     """A worker as a process of its own, with its log in a file."""
 
-    def __init__(self, installation: Installation, directory: Path, name: str = "worker") -> None:
+    def __init__(
+        self,
+        installation: Installation,
+        directory: Path,
+        name: str = "worker",
+        *,
+        module: Sequence[str] = ("tests.worker_process",),
+        rebuild: bool = False,
+    ) -> None:
+        """`module`: with its arguments, another one that does what `tests.worker_process` does."""
         settings = installation.settings
         self.log = directory / f"{name}.log"
         document = settings.model_dump(mode="json") | {"redis_url": settings.redis_url.get_secret_value()}
-        self._process = self._started(["tests.worker_process"], dict(os.environ))
+        self._process = self._started(module, dict(os.environ))
         assert self._process.stdin is not None
-        given = {"settings": document, "policy": installation.policy.canonical()}
+        given = {"settings": document, "policy": installation.policy.canonical(), "rebuild": rebuild}
         self._process.stdin.write(json.dumps(given).encode())
         self._process.stdin.close()
 
-    def _started(self, module: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    def _started(self, module: Sequence[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
         with self.log.open("wb") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", *module],
@@ -487,8 +512,8 @@ class Told(NamedTuple):
     account: str
     sequence: int
     offset: int
-    bytes: tuple[bytes, bytes, tuple[tuple[str, bytes], ...], int, int]
-    """Key, value, headers, timestamp, partition: all that must be the same when it is told again."""
+    bytes: tuple[bytes, bytes, tuple[tuple[str, bytes], ...], int]
+    """Key, value, headers, partition: all that must be the same when it is told again."""
     previous: str | None
     current: str
     data: dict[str, Any]
@@ -497,7 +522,7 @@ class Told(NamedTuple):
     def of(cls, record: ConsumerRecord) -> Self:
         """The change in a record."""
         data = json.loads(record.value)
-        same = (record.key, record.value, tuple(record.headers), record.timestamp, record.partition)
+        same = (record.key, record.value, tuple(record.headers), record.partition)
         told = cls(
             data["account_id"],
             data["sequence"],
@@ -525,7 +550,7 @@ class Told(NamedTuple):
 def chains(changes: Sequence[Told]) -> dict[str, list[Told]]:
     """Each account's changes, each once, in order. Fails where a chain has a gap, a fork or a different repetition."""
     found: dict[str, list[Told]] = defaultdict(list)
-    for told in sorted(changes, key=lambda told: (told.bytes[4], told.offset)):
+    for told in sorted(changes, key=lambda told: (told.bytes[-1], told.offset)):
         chain = found[told.account]
         if told.sequence <= len(chain):
             assert chain[told.sequence - 1].bytes == told.bytes, "told again, and differently"

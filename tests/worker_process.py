@@ -49,15 +49,21 @@ async def main() -> None:
     loop.add_signal_handler(signal.SIGUSR1, confess)
     redis = connect(settings.redis_url.get_secret_value())
     try:
-        await Worker(settings, Policy.model_validate_json(given["policy"]), redis).run(stop)
+        worker = Worker(settings, Policy.model_validate_json(given["policy"]), redis)
+        await worker.run(stop, rebuild=given["rebuild"])
     finally:
         await redis.aclose()
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """What this process is for."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for chatty in ("faust", "mode"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # without a broker it says so fifty times a second
     with asyncio.Runner(loop_factory=fast_loop()) as runner:
         runner.run(main())
+
+
+if __name__ == "__main__":
+    run()

@@ -1,4 +1,4 @@
-"""Several workers on Apache Kafka and Redis, as processes: shared, killed, frozen, asked to leave."""
+"""Workers on Apache Kafka and Redis, as processes; what happens to them when things break is in tests/faults."""
 
 import asyncio
 import random
@@ -42,56 +42,6 @@ async def installation(servers: RealServers) -> AsyncIterator[Installation]:
         yield new
 
 
-async def test_one_of_two_workers_is_killed_and_a_third_one_joins(installation: Installation, tmp_path: Path) -> None:
-    """Two workers share the partitions; kill -9 of one and a newcomer, in the middle of a load, change no number."""
-    load = Load(installation, random.Random(1))
-    with WorkerProcess(installation, tmp_path, "first") as first:
-        await first.until_said("claimed 8 shards")
-        with WorkerProcess(installation, tmp_path, "second") as second:
-            await second.until_said("claimed 4 shards")
-            await first.until_said("claimed 4 shards")
-            sending = asyncio.create_task(load.run(120))
-            await installation.until_told(lambda told: len(told) > 30, "changes")
-            second.kill()
-            with WorkerProcess(installation, tmp_path, "third") as third:
-                await third.until_said("claimed 4 shards")
-                await sending
-                await load.finish()
-                await check(installation)
-                third.check()
-                first.check()
-
-
-async def test_a_frozen_worker_wakes_up_and_harms_nobody(installation: Installation, tmp_path: Path) -> None:
-    """What a worker that slept beyond its session still holds is refused by the store and fenced by the broker."""
-    load = Load(installation, random.Random(2))
-    with (
-        WorkerProcess(installation, tmp_path, "frozen") as frozen,
-        WorkerProcess(installation, tmp_path, "other") as other,
-    ):
-        await frozen.until_said("claimed 4 shards")
-        await other.until_said("claimed 4 shards")
-        for _ in range(2):
-            sending = asyncio.create_task(load.run(30))
-            told = len(await installation.changes())
-            await installation.until_told(lambda now, n=told: len(now) > n, "changes")  # type: ignore[misc]
-            before = len(other.said())
-            frozen.signal(signal.SIGSTOP)
-            await other.until_said("claimed 8 shards", after=before)
-            await sending
-            sending = asyncio.create_task(load.run(30))
-            told = len(await installation.changes())
-            await installation.until_told(lambda now, n=told: len(now) > n + 5, "changes of the other")  # type: ignore[misc]
-            before = len(frozen.said())
-            frozen.signal(signal.SIGCONT)
-            await frozen.until_said("claimed 4 shards", after=before)
-            await sending
-        await load.finish()
-        await check(installation)
-        frozen.check()
-        other.check()
-
-
 async def test_a_worker_that_is_asked_to_leave_hands_over_at_once(installation: Installation, tmp_path: Path) -> None:
     """SIGTERM in the middle of a load: within ten seconds it has left, and the other has all partitions."""
     load = Load(installation, random.Random(3))
@@ -114,6 +64,25 @@ async def test_a_worker_that_is_asked_to_leave_hands_over_at_once(installation: 
         await sending
         await load.finish()
         await check(installation)
+
+
+@pytest.mark.parametrize("days", [-400.0, 3.0])
+async def test_a_worker_whose_clock_is_wrong(installation: Installation, tmp_path: Path, days: float) -> None:
+    """The broker neither refuses what seems to be from the future, nor drops what seems older than it keeps."""
+    load = Load(installation, random.Random(4))
+    module = ["tests.faults.worker", "--clock-days-off", str(days)]
+    with WorkerProcess(installation, tmp_path, module=module) as process:
+        await process.until_said("claimed 8 shards")
+        # standings wait in the log while retention is at work
+        for _ in range(3):
+            await load.run(5)
+            await load.finish()
+            await installation.rest()
+        process.kill()
+    with WorkerProcess(installation, tmp_path, "later") as process:
+        await process.until_said("claimed 8 shards")
+        assert len(await check(installation)) == 40
+        process.check()
 
 
 async def test_the_command_leaves_when_it_is_asked(servers: RealServers, tmp_path: Path) -> None:

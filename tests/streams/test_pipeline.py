@@ -131,6 +131,19 @@ async def test_time_never_overtakes_data(embedded: Embedded) -> None:
         assert changes["acme"][-1].data["rolling_revenue_minor"] == 1_00
 
 
+async def test_a_clock_never_goes_back(embedded: Embedded) -> None:
+    """A tick that says an earlier time than the last one changes nothing: what follows is of the later one."""
+    async with Installation(embedded) as installation, installation.worker():
+        await installation.tick(moment(100))
+        await installation.rest()
+        await installation.tick(moment(50))
+        await installation.rest()
+        assert {shard.day for shard in (await installation.state()).account_shards} == {day_of(moment(100))}
+        await installation.send(purchase("acme", "1", moment(0), 100))
+        await installation.rest()
+        assert await installation.segments() == {"acme": "key"}
+
+
 async def test_a_later_tick_does_not_wait_for_one_that_never_comes_true(embedded: Embedded) -> None:
     """A tick that names an end which the log never reaches is passed over by the next one."""
     async with Installation(embedded, partitions=1) as installation, installation.worker():

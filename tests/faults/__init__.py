@@ -1,0 +1,1 @@
+"""Schedules of faults against real processes: `make faults`."""

@@ -1,0 +1,180 @@
+"""One schedule of faults against workers, broker and store as processes, and what must hold when it is over."""
+
+import asyncio
+import shutil
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from random import Random
+from typing import NamedTuple
+
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+from redis.exceptions import RedisError
+
+from segmentation.policy import Policy
+from streams.oracle.verification import verify
+from streams.rest import look, unrest
+from streams.snapshot import NoInstallation
+from streams.topics import Topic
+from tests.faults.crew import Crew
+from tests.faults.harm import SESSION_SECONDS, Harm
+from tests.faults.life import Life
+from tests.kafka.conftest import RealServers
+from tests.pipeline import POLL_SECONDS, Installation
+from tests.servers import KafkaServer, RedisServer
+
+PARTITIONS = 3
+REST_SECONDS = 60.0
+"""Within so many seconds after the last fault everything is at rest, on a busy machine. The longest that anybody waits
+by himself is 20 s, for a producer of which a broker that was killed knows nothing any more."""
+
+_POLICIES = [
+    Policy.default().with_changes(band=band, basis=basis, window_days=window_days, new_start_days=new_start_days)
+    for band in (0, 2)
+    for basis in ("revenue", "accounts")
+    for window_days, new_start_days in ((365, 90), (60, 20))
+]
+
+
+class Outcome(NamedTuple):
+    """What came of a schedule."""
+
+    seed: int
+    violations: list[str]
+    faults: Counter[str]
+    events: int
+    """Records of the event topics that were applied, found to be duplicates or dead letters."""
+    changes: int
+    seconds: float
+    rest_seconds: float
+    """From the end of the faults and the load until everything was done."""
+
+    def line(self) -> str:
+        """For the log of a run."""
+        faults = ", ".join(f"{count} {name}" if count > 1 else name for name, count in sorted(self.faults.items()))
+        return (
+            f"seed={self.seed} events={self.events} changes={self.changes} violations={len(self.violations)} "
+            f"seconds={self.seconds:.1f} rest_seconds={self.rest_seconds:.1f} faults: {faults or 'none'}"
+        )
+
+
+class Schedule:
+    """Everything that takes part in one."""
+
+    def __init__(self, seed: int, kafka: KafkaServer, directory: Path) -> None:
+        """The logs of the workers are left in the directory."""
+        self.seed = seed
+        self._kafka = kafka
+        self._directory = directory
+        self._chance = Random(seed)
+        self._counts: Counter[str] = Counter()
+        self._violations: list[str] = []
+
+    async def run(self) -> Outcome:
+        """All of it. Raises nothing that the system under test does wrong."""
+        began = time.monotonic()
+        shutil.rmtree(self._directory, ignore_errors=True)
+        self._directory.mkdir(parents=True)
+        with RedisServer(append_only=True) as redis:
+            servers = RealServers(self._kafka.address, redis.url, self._kafka, redis)
+            async with self._installation(servers) as installation:
+                try:
+                    events, changes, rest_seconds = await self._run(installation, servers)
+                finally:
+                    await _delete_topics(installation)
+        seconds = time.monotonic() - began
+        return Outcome(self.seed, self._violations, self._counts, events, changes, seconds, rest_seconds)
+
+    def _installation(self, servers: RealServers) -> Installation:
+        chance = self._chance
+        return Installation(
+            servers,
+            policy=chance.choice(_POLICIES),
+            partitions=PARTITIONS,
+            clock="wall" if chance.random() < 0.25 else "replay",
+            tick_seconds=0.1,
+            kafka_transactions=True,
+            kafka_session_timeout_seconds=SESSION_SECONDS,
+            relay_interval_ms=chance.choice([0, 20, 100]),
+            due_chunk_accounts=chance.choice([1, 5, 50]),
+            batch_records_max=chance.choice([20, 500]),
+        )
+
+    async def _run(self, installation: Installation, servers: RealServers) -> tuple[int, int, float]:
+        chance = self._chance
+        clock_file = self._directory / "now_us" if installation.settings.clock == "wall" else None
+        life = Life(installation, Random(chance.random()), clock_file)
+        crew = Crew(installation, self._directory, Random(chance.random()), self._counts, clock_file)
+        harm = Harm(installation, servers, crew, life, self._directory, Random(chance.random()), self._counts)
+        crew.plan_ambushes(chance.choice([0, 1, 1, 2]))
+        watching = asyncio.create_task(crew.watch())
+        living = asyncio.create_task(life.run())
+        try:
+            for _ in range(chance.choice([1, 2, 2, 3])):
+                await crew.start()
+            await crew.until_claimed()
+            await harm.run()
+            life.end()
+            await living
+            await life.finish()
+            ended = time.monotonic()
+            await self._rest(installation, crew, life.now_us)
+            rest_seconds = time.monotonic() - ended
+            if crew.wrongs or self._violations:
+                return 0, 0, rest_seconds  # there is nothing to compare, or not yet
+            events, changes = await self._verify(installation)
+            return events, changes, rest_seconds
+        finally:
+            for task in (watching, living):
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+            crew.kill_all()
+            self._violations += crew.wrongs
+
+    async def _rest(self, installation: Installation, crew: Crew, now_us: int) -> None:
+        """Return when everything is done and it is the last day everywhere; a violation if that takes too long."""
+        deadline = time.monotonic() + REST_SECONDS
+        reason: str | None = "nobody has looked"
+        while reason is not None and not crew.wrongs:
+            if time.monotonic() > deadline:
+                self._violations.append(f"rest: not within {REST_SECONDS:g} s: {reason}")
+                return
+            await asyncio.sleep(POLL_SECONDS)
+            try:
+                reason = await _unrest(installation, now_us)
+            except (KafkaError, RedisError, OSError, NoInstallation) as error:
+                reason = f"{type(error).__name__}: {error}"
+
+    async def _verify(self, installation: Installation) -> tuple[int, int]:
+        report = await verify(
+            installation.settings, installation.policy, installation.redis, installation.reader, rest_timeout_seconds=5
+        )
+        self._violations += [str(mismatch) for mismatch in report.mismatches]
+        # where workers tick by themselves there is always news
+        if installation.settings.clock == "replay":
+            self._violations += [f"not compared: {warning}" for warning in report.warnings]
+        if not report.events or not report.changes:
+            self._violations.append(f"nothing happened: {report.line()}")
+        return report.events, report.changes
+
+
+async def _unrest(installation: Installation, now_us: int) -> str | None:
+    reason = await unrest(installation.redis, installation.reader, installation.settings)
+    if reason is None:
+        now = await look(installation.redis, installation.settings.redis_prefix, PARTITIONS)
+        if any(shard.clock_us < now_us for shard in now.accounts):
+            return "a clock does not show the last instant yet"
+    return reason
+
+
+async def _delete_topics(installation: Installation) -> None:
+    """A broker that is killed reads all its topics again when it starts."""
+    admin = AIOKafkaAdminClient(**installation.settings.kafka_arguments())
+    await admin.start()
+    try:
+        await admin.delete_topics([installation.names.name(topic) for topic in Topic])
+    finally:
+        await admin.close()

@@ -1,0 +1,1 @@
+"""Bugs that someone could write, each as a patch, and the tests that notice: `make mutants`."""
