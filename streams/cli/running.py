@@ -23,6 +23,9 @@ from streams.topics import SHARDED, Topic, TopicNames
 
 T = TypeVar("T")
 
+CANCEL_AGAIN_SECONDS = 5.0
+"""Before Python 3.12 `asyncio.wait_for`, which libraries use, may swallow a cancellation: then the next one counts."""
+
 
 def read_settings(**values: Any) -> Settings:
     """The settings of the environment, and these. Raises ValidationError."""
@@ -54,11 +57,15 @@ async def _until_terminated(work: Coroutine[Any, Any, T]) -> T:
     loop, received = asyncio.get_running_loop(), []
     task = asyncio.create_task(work)
 
+    def cancel() -> None:
+        task.cancel()
+        loop.call_later(CANCEL_AGAIN_SECONDS, cancel)
+
     def end(number: signal.Signals) -> None:
         received.append(number)
-        task.cancel()
+        cancel()
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, end, number)
     try:
         return await task
