@@ -134,6 +134,11 @@ class Crew:
         running = [member for member in self.members if not member.is_frozen and not member.is_leaving]
         return self._chance.choice(running) if running else None
 
+    def unrest(self) -> str | None:
+        """Who was asked to leave and is still here; None: nobody."""
+        leaving = [member.name for member in self.members if member.is_leaving]
+        return f"{', '.join(leaving)} should have left" if leaving else None
+
     async def watch(self) -> None:
         """Look after them until cancelled."""
         while True:
