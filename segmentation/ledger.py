@@ -24,6 +24,9 @@ OPEN_ENTRIES_MAX = 32
 
 _SUMMARY = Struct("<IHHH")
 
+_NO_BLOCKS: frozenset[int] = frozenset()
+"""One for all ledgers, most of which have none: two sets for each took more memory than all else."""
+
 
 class BlockSummary(NamedTuple):
     """What is known of a closed block without loading it."""
@@ -45,9 +48,9 @@ class Ledger:
         self.closed: list[BlockSummary] = list(_unpack_index(index))
         self.blocks: dict[int, bytes] = {}
         """Closed blocks that are loaded, by number."""
-        self.created: set[int] = set()
+        self.created = _NO_BLOCKS
         """Numbers of blocks closed since `saved`."""
-        self.removed: set[int] = set()
+        self.removed = _NO_BLOCKS
         """Numbers of blocks dropped since `saved`."""
         self.index_changed = False
 
@@ -65,8 +68,7 @@ class Ledger:
 
     def saved(self) -> None:
         """Everything is stored: forget what had changed, and the loaded blocks."""
-        self.created.clear()
-        self.removed.clear()
+        self.created = self.removed = _NO_BLOCKS
         self.blocks.clear()
         self.index_changed = False
 
@@ -106,8 +108,8 @@ class Ledger:
         fingerprints = b"".join(entry_id[:_FINGERPRINT_SIZE] for _, _, entry_id in entries)
         self.closed.append(BlockSummary(number, min(days), max(days), fingerprints))
         self.blocks[number] = bytes(self.open)
-        self.created.add(number)
-        self.removed.discard(number)
+        self.created |= {number}
+        self.removed -= {number}
         self.index_changed = True
         self.open.clear()
 
@@ -157,9 +159,9 @@ class Ledger:
             self.closed = [block for block in self.closed if block.last_day > horizon]
             for block in past:
                 self.blocks.pop(block.number, None)
-                self.created.discard(block.number)
+                self.created -= {block.number}
                 # also where it was never stored: a block that is may have had its number before
-                self.removed.add(block.number)
+                self.removed |= {block.number}
             self.index_changed = True
 
     def entries(self) -> Iterator[tuple[int, int, bytes]]:

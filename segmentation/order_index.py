@@ -9,7 +9,7 @@ the next bin's low, unsorted, in one dict for each group. So a new revenue costs
 a bin that a line or a position falls in is ever sorted. Bins are cut between revenues: ties are never parted.
 """
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from itertools import accumulate, chain, pairwise
@@ -133,7 +133,8 @@ class OrderIndex:
             held = self._bins[i]
             group = held.group_of(account)
             held.groups[group][account] = revenue
-            held.forget_order()
+            held.discarded(old)
+            held.added(revenue)
             self._bin_revenue[i] += revenue - old
             self._running.clear()
         else:
@@ -232,7 +233,7 @@ class OrderIndex:
         i = self._bin_at(revenue)
         held = self._bins[i]
         held.groups[group][account] = revenue
-        held.forget_order()
+        held.added(revenue)
         self._bin_revenue[i] += revenue
         self._bin_accounts[i] += 1
         self._running.clear()
@@ -244,7 +245,7 @@ class OrderIndex:
         held = self._bins[i]
         group = held.group_of(account)
         del held.groups[group][account]
-        held.forget_order()
+        held.discarded(revenue)
         self._bin_revenue[i] -= revenue
         self._bin_accounts[i] -= 1
         self._running.clear()
@@ -320,7 +321,8 @@ class OrderIndex:
 class _Bin:
     """Some accounts, those of each group in a dict {account: revenue}.
 
-    Their order is worked out when it is asked for and kept until `forget_order`: for most bins never.
+    Their order is worked out when it is asked for, for many bins never, and from then on kept right: that is cheaper
+    than sorting again all bins that a batch of changes has touched.
     """
 
     __slots__ = ("_ladder", "_running_revenue", "groups")
@@ -330,9 +332,17 @@ class _Bin:
         self._ladder: list[int] | None = None
         self._running_revenue: list[int] | None = None
 
-    def forget_order(self) -> None:
-        """Say that the accounts have changed."""
-        self._ladder = self._running_revenue = None
+    def added(self, revenue: int) -> None:
+        """Say that there is another account of this revenue."""
+        self._running_revenue = None
+        if self._ladder is not None:
+            insort(self._ladder, revenue)
+
+    def discarded(self, revenue: int) -> None:
+        """Say that there is one account less of this revenue."""
+        self._running_revenue = None
+        if self._ladder is not None:
+            del self._ladder[bisect_left(self._ladder, revenue)]
 
     def group_of(self, account: str) -> int:
         for group, members in enumerate(self.groups):
@@ -387,7 +397,7 @@ class _Bin:
         """Take in all accounts of another bin."""
         for members, more in zip(self.groups, other.groups, strict=True):
             members.update(more)
-        self.forget_order()
+        self._ladder = self._running_revenue = None
 
     def check(self) -> None:
         ladder = sorted(self.revenues())

@@ -216,11 +216,12 @@ class Population:
             changes.append(self._change(member, now, cause, _effective_at_us(own, clock_us)))
         return changes, touched
 
-    def unmute(self, clock_us: int) -> tuple[list[Change], list[Member]]:
-        """Announce again, and announce now what differs from what was told. O(n log n).
+    def unmute(self) -> list[Member]:
+        """Announce again from now on; returns every member that is different now. O(n log n).
 
         With a band a tier is history, and the history since may have gone another way than the one that was told. So
         every account goes on from the tier that was told of it, and moves only where the band does not allow that one.
+        What then differs from what was told, `untold` names and `announce` announces.
         """
         self.muted = False
         changed = []
@@ -233,13 +234,21 @@ class Population:
             member = self.members[move.account]
             member.tier = move.current
             changed.append(member)
-        differing = [m for m in self.members.values() if m.version and m.current_segment != m.segment]
-        steps = sorted([(member, member.current_segment) for member in differing], key=_by_account_id)
+        return changed
+
+    def untold(self) -> list[str]:
+        """Every account that is another segment than the world was told, in order. O(n log n)."""
+        return sorted([m.account_id for m in self.members.values() if m.version and m.current_segment != m.segment])
+
+    def announce(self, account_ids: Iterable[str], clock_us: int) -> tuple[list[Change], list[Member]]:
+        """Of these accounts, the changes from what was told to what is, and the members concerned. O(k log n)."""
+        members = [self.members[account_id] for account_id in account_ids]
+        differing = [(member, now) for member in members if (now := member.current_segment) is not member.segment]
         changes = [
             self._change(member, now, _NEVER_TOLD if member.segment is None else _TOLD_OTHERWISE, clock_us)
-            for member, now in steps
+            for member, now in differing
         ]
-        return changes, [*changed, *differing]
+        return changes, [member for member, _ in differing]
 
     def _new_tiers(self) -> Tiers:
         return Tiers(

@@ -4,7 +4,6 @@ Time never overtakes data: a tick names the end of each input when it was made, 
 applied everything before. What is due when a tick has passed is done in chunks, between batches.
 """
 
-import asyncio
 import logging
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple
@@ -66,7 +65,6 @@ class AccountShard(Shard):
         self._accounts: dict[str, Account] = {}
         """The newest used last."""
         self._held: list[_HeldTick] = []
-        self._due_work = asyncio.Event()
 
     # -- state -------------------------------------------------------------------------------------------------------
 
@@ -91,7 +89,7 @@ class AccountShard(Shard):
         self.decoder.unknown_fields = 0
         self._accounts.clear()
         self._held.clear()
-        self._due_work.set()
+        self.due_work.set()
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -119,7 +117,7 @@ class AccountShard(Shard):
             await self._take_events(topic, records, end)
         await self._apply_held_ticks()
         if self.backfill_until is not None:
-            self._due_work.set()
+            self.due_work.set()
 
     async def _take_events(self, topic: Topic, records: Sequence[Record], end: int) -> None:
         counts = self.counts[topic]
@@ -343,7 +341,7 @@ class AccountShard(Shard):
         del self._held[:ready]
         await self.commit(Commit({**self.progress, Topic.TICKS: end}, self._state()), out)
         if self.day != day:
-            self._due_work.set()
+            self.due_work.set()
 
     def _is_reached(self, tick: Tick) -> bool:
         return all(self.position.get(topic, 0) >= end for topic, end in tick.ends.items())
@@ -388,11 +386,6 @@ class AccountShard(Shard):
         self.backfill_until = None
         commit.state = self._state()
         await self.commit(commit, [end_of_backfill])
-
-    async def wait_for_due_work(self) -> None:
-        """Return when a tick has brought another day."""
-        await self._due_work.wait()
-        self._due_work.clear()
 
 
 def _standing(account: Account, stage: str, advanced: Reason | None, cause: Event | None) -> Standing:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from segmentation.order_index import Basis
@@ -26,6 +27,8 @@ ToldReader = Callable[[Mapping[str, int]], AsyncIterator[Record]]
 
 STANDINGS_AT_ONCE = 2_000
 """After so many standings the messages taken so far are committed."""
+CHANGES_AT_ONCE = 1_000
+"""After a silence, changes announced in one commit."""
 
 
 class RankingShard(Shard):
@@ -48,6 +51,7 @@ class RankingShard(Shard):
         self._read_told = read_told
         self._partition_of = partition_of
         self.populations: dict[str, Population] = {}
+        self._untold: list[tuple[Population, str]] = []
 
     # -- state -------------------------------------------------------------------------------------------------------
 
@@ -67,12 +71,16 @@ class RankingShard(Shard):
         self.backfill_until: dict[str, dict[str, int]] = state.get("backfill_until", {})
         """Of each source that is not there yet, where its inputs ended when the installation was founded, or founded
         again. Until all are there, nothing is announced."""
+        self.announcing: Mode | None = state.get("announcing")
+        """A silence is over, and not all that differs from what was told is announced yet: in which mode it is."""
         members: dict[str, list[Member]] = {}
         async for account_id, document in self.store.scan("documents"):
             member, population = decode_member(account_id, document)
             members.setdefault(population, []).append(member)
         self.populations = {name: self._new_population(name, listed) for name, listed in members.items()}
         await self._learn_what_was_told(claim.told)
+        if self.announcing is not None:
+            self._look_for_untold()
 
     def _new_population(self, name: str, members: Sequence[Member] = ()) -> Population:
         policy = self.policy
@@ -163,6 +171,7 @@ class RankingShard(Shard):
             "sources": {source: reached._asdict() for source, reached in self.sources.items()},
             "begin": self.begin,
             "muted_until": self.muted_until,
+            "announcing": self.announcing,
             "backfill_until": self.backfill_until,
         }
 
@@ -215,14 +224,38 @@ class RankingShard(Shard):
             out += self._records(changes, mode, end)
         if was_silent and not self._must_be_silent(end):
             self.muted_until = 0
-            mode = next((message.mode for _, _, message in reversed(portion) if isinstance(message, Standings)), "live")
+            modes = [message.mode for _, _, message in portion if isinstance(message, Standings)]
+            self.announcing = modes[-1] if modes else "live"
             for population in self.populations.values():
-                changes, members = population.unmute(self.clock_us)
-                _write(population, members, commit)
-                out += self._records(changes, mode, end)
+                _write(population, population.unmute(), commit)
+            self._look_for_untold()
         commit.state = self._state()
         await self.commit(commit, out)
         self._learned.clear()
+
+    def _look_for_untold(self) -> None:
+        self._untold = [
+            (population, account_id)
+            for population in self.populations.values()
+            for account_id in reversed(population.untold())
+        ]
+        self.due_work.set()
+
+    async def due(self) -> bool:
+        """After a silence, announce one chunk of what differs from what was told."""
+        if self.announcing is None or self._is_muted:
+            return False
+        commit, out = Commit(self.progress, {}), []
+        chunk, self._untold = self._untold[-CHANGES_AT_ONCE:], self._untold[:-CHANGES_AT_ONCE]
+        for population, untold in groupby(reversed(chunk), key=itemgetter(0)):
+            changes, members = population.announce([account_id for _, account_id in untold], self.clock_us)
+            _write(population, members, commit)
+            out += self._records(changes, self.announcing, self.progress[Topic.STANDINGS])
+        if not self._untold:
+            self.announcing = None
+        commit.state = self._state()
+        await self.commit(commit, out)
+        return bool(self._untold)
 
     def _records(self, changes: list[Change], mode: Mode, end: int) -> list[Outgoing]:
         self.changes += len(changes)

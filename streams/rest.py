@@ -95,6 +95,8 @@ class ShardsNow(NamedTuple):
                 return f"ranking shard {number} has {shard.waiting} records to publish"
             if shard.state.get("muted_until"):
                 return f"ranking shard {number} reads on silently, up to where it was before its state was lost"
+            if shard.state.get("announcing"):
+                return f"ranking shard {number} has not announced all that it found after its silence"
             sources = shard.state.get("sources", {})
             for source in sources and shard.state.get("backfill_until", ()):
                 if self.accounts[int(source)].state.get("mode"):

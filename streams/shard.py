@@ -103,6 +103,8 @@ class Shard(ABC):
         """Next offset of each input, as read; ahead of the progress for what is held back."""
         self._position_seen: dict[str, int] = {}
         self._seeks: dict[Topic, int] = {}
+        self.due_work = asyncio.Event()
+        """Set where there may be work for `due`."""
         self._failed = failed
         self._tasks: list[asyncio.Task[None]] = []
         self._recovery: asyncio.Task[None] | None = None
@@ -127,7 +129,7 @@ class Shard(ABC):
         """Apply the records of one input up to the position `end`, and commit."""
 
     async def due(self) -> bool:
-        """Do one chunk of the work that time alone has made due. Returns whether there may be more."""
+        """Do one chunk of the work that no record brings. Returns whether there may be more."""
         return False
 
     # -- claiming ----------------------------------------------------------------------------------------------------
@@ -288,12 +290,9 @@ class Shard(ABC):
                     return
                 more = await self._guarded(self.due())
             if not more:
-                await self.wait_for_due_work()
+                await self.due_work.wait()
+                self.due_work.clear()
             await self.relay.drained_to(self.outbox_records_max)
-
-    async def wait_for_due_work(self) -> None:
-        """Return when there may be work for `due`."""
-        await asyncio.Event().wait()
 
     async def _guarded(self, work: Awaitable[T]) -> T | None:
         """Do work that ends in a commit. Where that fails nothing was written, or it is found when read again.

@@ -44,7 +44,7 @@ class Batch:
     serialized_key_size = serialized_value_size = 0
     timestamp_type = 0
 
-    __slots__ = ("end", "offset", "partition", "records", "seeks", "start", "timestamp", "topic", "value")
+    __slots__ = ("end", "offset", "partition", "records", "seeks", "start", "timestamp", "topic")
 
     def __init__(self, tp: TopicPartition, records: list[ConsumerRecord], start: int, end: int, seeks: int) -> None:
         self.topic = tp.topic
@@ -56,7 +56,11 @@ class Batch:
         """How often the partition's position had been set when this was read: fewer than since, and it is stale."""
         self.offset = end - 1
         self.timestamp = records[-1].timestamp if records else 0
-        self.value = self
+
+    @property
+    def value(self) -> "Batch":
+        """Itself. Kept in a field, only the garbage collector could free a batch, which it rarely looks for."""
+        return self
 
 
 class BatchScheduler(SchedulingStrategyT):

@@ -216,12 +216,18 @@ def test_after_a_rollback_the_chains_go_on(basis: Basis, band: int, compacted: b
             changes, _ = population.apply(batch, clock_us)
             assert changes == []
         stored = snapshot(population)
-        changes, written = population.unmute(world.clock_us)
+        written = population.unmute()
+        untold = population.untold()
+        changes = []
+        for first in range(0, len(untold), 3):
+            some, members = population.announce(untold[first : first + 3], world.clock_us)
+            changes += some
+            written += members
         chains.tell(changes)
         assert {change.account_id for change in changes} <= {member.account_id for member in written}
         now = snapshot(population)
         assert {name for name in now if now[name] != stored[name]} <= {member.account_id for member in written}
-        assert {change.cause.kind for change in changes} <= {CauseKind.RECOVERED}
+        assert {change.cause.kind for change in changes} <= {CauseKind.RECOVERED, CauseKind.BACKFILL}
         if band == 0:
             assert changes == [], "everything had been told"
             assert {name: m.tier for name, m in expected.items()} == {
@@ -450,13 +456,16 @@ def test_a_muted_population_tells_everything_at_once_later() -> None:
         changes, written = population.apply([standing("b", 9 + n, 1 + n)], CLOCK_US)
         assert changes == []
         assert "b" in {member.account_id for member in written}
-    changes, _ = population.unmute(CLOCK_US)
+    population.unmute()
+    assert population.untold() == ["a", "b"]
+    changes, members = population.announce(population.untold(), CLOCK_US)
+    assert [member.account_id for member in members] == ["a", "b"]
     assert [(c.account_id, c.sequence, c.previous_segment, c.current_segment) for c in changes] == [
         ("a", 2, Segment.KEY, Segment.ENTERPRISE),
         ("b", 1, None, Segment.KEY),
     ]
     assert [c.cause.kind for c in changes] == [CauseKind.RECOVERED, CauseKind.BACKFILL]
-    assert population.unmute(CLOCK_US) == ([], [])
+    assert (population.unmute(), population.untold()) == ([], [])
 
 
 def test_what_was_told_of_an_account_that_is_not_known_yet_waits_for_its_standing() -> None:
@@ -465,7 +474,7 @@ def test_what_was_told_of_an_account_that_is_not_known_yet_waits_for_its_standin
     population.muted = True
     assert population.was_told("a", 4, Segment.KEY, CLOCK_US) is population.members["a"]
     assert population.was_told("a", 3, Segment.COMMERCIAL, CLOCK_US) is None
-    assert population.unmute(CLOCK_US) == ([], [])
+    assert (population.unmute(), population.untold()) == ([], [])
     changes, _ = population.apply([standing("a", 5, 1)], CLOCK_US)
     assert changes == []
     changes, _ = population.apply([standing("a", 0, 2, reason=Reason.REFUND)], CLOCK_US)

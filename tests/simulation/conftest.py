@@ -11,6 +11,8 @@ from streams import ranking
 @pytest.fixture(autouse=True)
 def limits_put_back() -> Iterator[None]:
     """Schedules choose how much is read and taken at once."""
-    records, standings = shard_store.OUTBOX_READ_MAX, ranking.STANDINGS_AT_ONCE
+    records = shard_store.OUTBOX_READ_MAX
+    standings, changes = ranking.STANDINGS_AT_ONCE, ranking.CHANGES_AT_ONCE
     yield
-    shard_store.OUTBOX_READ_MAX, ranking.STANDINGS_AT_ONCE = records, standings
+    shard_store.OUTBOX_READ_MAX = records
+    ranking.STANDINGS_AT_ONCE, ranking.CHANGES_AT_ONCE = standings, changes

@@ -98,6 +98,7 @@ class Schedule:
         )
         shard_store.OUTBOX_READ_MAX = chance.choice([1, 3, 500])
         ranking.STANDINGS_AT_ONCE = chance.choice([1, 3, 500])
+        ranking.CHANGES_AT_ONCE = chance.choice([1, 2, 500])
         self.load = Load(chance, self.policy, self.log, chance.randint(4, 12))
         self.world = World(self.loop, chance, settings, self.log, self.redis, self.note)
         self.faults = Faults(self.world)
