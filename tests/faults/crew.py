@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 
+from redis.exceptions import RedisError
+
 from state.founding import read_founding
 from tests.faults.worker import POINTS
 from tests.pipeline import Installation, WorkerProcess, until
@@ -80,7 +82,7 @@ class Crew:
         """One more, if there are not too many. The first one after the store was emptied rebuilds it."""
         if len(self.members) >= WORKERS_MAX:
             return None
-        rebuild = self.was_emptied and await read_founding(self._installation.redis, self._prefix) is None
+        rebuild = self.was_emptied and await self._is_empty()
         point, passings = None, 1
         if self._ambushes_left:
             self._ambushes_left -= 1
@@ -105,6 +107,14 @@ class Crew:
         member.saw_trouble = self._troubles > 0
         self.members.append(member)
         return member
+
+    async def _is_empty(self) -> bool:
+        """Of a store that may be away, once it is back."""
+        while True:
+            try:
+                return await read_founding(self._installation.redis, self._prefix) is None
+            except (RedisError, OSError):
+                await asyncio.sleep(WATCH_SECONDS)
 
     @contextmanager
     def trouble(self) -> Iterator[None]:
@@ -133,6 +143,11 @@ class Crew:
         """One that runs."""
         running = [member for member in self.members if not member.is_frozen and not member.is_leaving]
         return self._chance.choice(running) if running else None
+
+    def unrest(self) -> str | None:
+        """Who was asked to leave and is still here; None: nobody."""
+        leaving = [member.name for member in self.members if member.is_leaving]
+        return f"{', '.join(leaving)} should have left" if leaving else None
 
     async def watch(self) -> None:
         """Look after them until cancelled."""

@@ -14,6 +14,8 @@ ACCOUNTS = 60
 BAD_SHARE = 0.03
 PACE_SECONDS = 0.05
 RETRY_SECONDS = 0.2
+DAYS_MAX = 2.0
+"""Between some events and the next ones."""
 
 
 class Life:
@@ -37,7 +39,7 @@ class Life:
         while not self._is_over:
             records = self._load.some(chance.randint(5, 60))
             await self._persist(lambda records=records: self._installation.send(*records))  # type: ignore[misc]
-            await self._tick_on(0.5 * chance.random())
+            await self._tick_on(DAYS_MAX * chance.random())
             await asyncio.sleep(PACE_SECONDS)
 
     def end(self) -> None:

@@ -90,7 +90,7 @@ def _tested(mutant: Mutant, copy: Path, environment: dict[str, str]) -> tuple[st
         done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, timeout=SECONDS_MAX)
     except subprocess.TimeoutExpired:
         return None, f"{SURVIVED}: not done within {SECONDS_MAX:g} s"
-    found = re.search(r"^FAILED (\S+)", done.stdout, re.MULTILINE)
+    found = re.search(r"^FAILED (.+?)(?: - .*)?$", done.stdout, re.MULTILINE)
     if done.returncode == 1 and found:
         return found.group(1), ""
     return None, f"{SURVIVED} (pytest: {done.returncode})\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
