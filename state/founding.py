@@ -32,7 +32,7 @@ async def read_founding(redis: Redis, prefix: str) -> Founding | None:
 
 
 async def agreed_beginning(redis: Redis, prefix: str, plan: bytes) -> bytes:
-    """What a rebuild is to begin with: the plan of whoever came first, of two at once, or of one that was tried before.
+    """What an installation is to begin with: the plan of whoever came first, of two at once, or of one that was tried before.
 
     Shards that were made by two plans would wait for each other for ever.
     """
@@ -83,11 +83,3 @@ async def found(
 def _founding(found: Mapping[Any, Any]) -> Founding:
     text = {field.decode(): value.decode() for field, value in found.items()}
     return Founding(int(text["schema_version"]), text["policy"], text["policy_hash"], int(text["partitions"]))
-
-
-async def erase(redis: Redis, prefix: str, partitions: int) -> None:
-    """Remove the founding document, then every shard."""
-    await redis.unlink(founding_key(prefix))
-    for stage in StageName:
-        for partition in range(partitions):
-            await ShardStore(redis, prefix, stage, partition).erase()

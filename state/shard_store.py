@@ -100,10 +100,6 @@ class ShardStore:
             is_new, _ = await pipeline.execute()
         return bool(is_new)
 
-    async def erase(self) -> None:
-        """Remove everything of the shard."""
-        await self.redis.unlink(*self.keys)
-
     async def claim(self, owner: str) -> Claim:
         """Take the shard over: from now on every other owner's writes are refused. Raises NoSuchShard."""
         found = await self._claim(keys=[self.keys.meta], args=[owner])
@@ -144,10 +140,6 @@ class ShardStore:
             self.keys.due, "-inf", until_day, byscore=True, offset=0, num=limit, withscores=True
         )
         return [(account.decode(), int(day)) for account, day in cast(list[tuple[bytes, float]], found)]
-
-    async def due_count(self, until_day: int) -> int:
-        """How many accounts are due on the day or before it."""
-        return await self.redis.zcount(self.keys.due, "-inf", until_day)
 
     async def commit(self, commit: Commit) -> None:
         """Carry a batch's writes out, all or none. Raises Refused, and then nothing was written."""

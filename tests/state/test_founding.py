@@ -4,7 +4,7 @@ import asyncio
 
 from redis.asyncio import Redis
 
-from state.founding import Beginning, Founding, agreed_beginning, erase, found, read_founding
+from state.founding import Beginning, Founding, agreed_beginning, found, read_founding
 from state.keys import StageName
 from state.shard_store import SCHEMA_VERSION, Claim, Commit, ShardStore
 from tests.state.conftest import PREFIX
@@ -69,22 +69,6 @@ async def test_a_founding_that_was_cut_off_is_finished_by_the_next(redis: Redis)
     assert await ShardStore(redis, PREFIX, StageName.RANKING, 1).peek() is not None
 
 
-async def test_erasing_leaves_nothing(redis: Redis) -> None:
-    """Of this installation; another one's keys stay."""
-    await found(redis, f"{PREFIX}:other", "policy", "1", 1)
-    held = await keyspace(redis)
-    await found(redis, PREFIX, "policy", "1", 2)
-    store = ShardStore(redis, PREFIX, StageName.ACCOUNTS, 1)
-    await store.claim("one")
-    commit = Commit({"purchases": 5}, {})
-    commit.set("profiles", "a", b"{}")
-    commit.due["a"] = 3
-    commit.outbox.append(b"record")
-    await store.commit(commit)
-    await erase(redis, PREFIX, 2)
-    assert await keyspace(redis) == held
-
-
 async def test_a_rebuild_that_is_tried_again_means_what_the_first_one_meant(redis: Redis) -> None:
     """Half of the shards may be there already. The plan alone founds nothing, and goes when all goes."""
     assert await agreed_beginning(redis, PREFIX, b"one") == b"one"
@@ -92,5 +76,5 @@ async def test_a_rebuild_that_is_tried_again_means_what_the_first_one_meant(redi
     assert await read_founding(redis, PREFIX) is None
     founding = await found(redis, PREFIX, "policy", "1", 2)
     assert await read_founding(redis, PREFIX) == founding == Founding(SCHEMA_VERSION, "policy", "1", 2)
-    await erase(redis, PREFIX, 2)
+    await redis.flushdb()
     assert await agreed_beginning(redis, PREFIX, b"two") == b"two"
