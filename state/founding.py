@@ -32,7 +32,7 @@ async def read_founding(redis: Redis, prefix: str) -> Founding | None:
 
 
 async def agreed_beginning(redis: Redis, prefix: str, plan: bytes) -> bytes:
-    """What an installation begins with: the plan of whoever came first, of two at once, or of one that was tried before.
+    """What an installation begins with: the plan of who came first, of two at once, or of one that was tried before.
 
     Shards that were made by two plans would wait for each other for ever.
     """
