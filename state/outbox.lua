@@ -1,7 +1,7 @@
 -- The oldest outgoing records, for the owner only: another one may publish what the owner has long published.
 -- Refuses (returns false) also where fewer records were trimmed than the owner knows of: the store went back in time.
 -- KEYS: meta hash, outbox list. ARGV: owner, records trimmed so far, how many records at most, and after how many bytes
--- to stop. Returns commits, the records.
+-- to stop. Returns commits, records trimmed so far, the records.
 local meta = redis.call('HMGET', KEYS[1], 'owner', 'commits', 'trimmed')
 if meta[1] ~= ARGV[1] or tonumber(meta[3] or 0) < tonumber(ARGV[2]) then return false end
 local found, bytes = {}, 0
@@ -13,4 +13,4 @@ while #found < tonumber(ARGV[3]) and bytes < tonumber(ARGV[4]) do
     if bytes >= tonumber(ARGV[4]) then break end
   end
 end
-return {meta[2] or '0', found}
+return {meta[2] or '0', meta[3] or '0', found}

@@ -89,8 +89,8 @@ class ShardStore:
         self._commits = 0
         self._commits_read = 0
         """Commits when the outbox was read last."""
-        self._trimmed = 0
-        """Outgoing records trimmed so far, by all owners."""
+        self.trimmed = 0
+        """Outgoing records trimmed so far, by all owners, as was last heard: of a trim the answer may get lost."""
 
     async def create(self, progress: Mapping[str, int] = _NOTHING, state: Mapping[str, Any] = _NOTHING) -> bool:
         """Make the shard, without any account. Returns False, and changes nothing, where it is there already."""
@@ -107,7 +107,7 @@ class ShardStore:
             raise NoSuchShard(f"{self.stage} shard {self.partition}: nothing at {self.keys.meta}")
         *parts, commits, trimmed = found
         self._owner, self._expected, self._commits = owner, parts[0], int(commits or 0)
-        self._commits_read, self._trimmed = self._commits, int(trimmed or 0)
+        self._commits_read, self.trimmed = self._commits, int(trimmed or 0)
         return Claim(*(orjson.loads(value) if value else {} for value in parts))
 
     async def peek(self) -> Claim | None:
@@ -176,12 +176,12 @@ class ShardStore:
         """
         found = await self._outbox(
             keys=[self.keys.meta, self.keys.outbox],
-            args=[self._owner, self._trimmed, OUTBOX_READ_MAX, OUTBOX_READ_BYTES],
+            args=[self._owner, self.trimmed, OUTBOX_READ_MAX, OUTBOX_READ_BYTES],
         )
         if found is None:
             raise Refused(f"{self.stage} shard {self.partition}")
-        commits, records = found
-        self._commits_read = int(commits)
+        commits, trimmed, records = found
+        self._commits_read, self.trimmed = int(commits), int(trimmed)
         return cast(list[bytes], records)
 
     async def outbox_size(self) -> int:
@@ -192,10 +192,10 @@ class ShardStore:
         """Drop the oldest count outgoing records, which are published. Raises Refused, and then nothing was dropped."""
         if not await self._trim(
             keys=[self.keys.meta, self.keys.outbox],
-            args=[self._owner, self._commits_read, self._trimmed, count, encode(told) if told else b""],
+            args=[self._owner, self._commits_read, self.trimmed, count, encode(told) if told else b""],
         ):
             raise Refused(f"{self.stage} shard {self.partition}")
-        self._trimmed += count
+        self.trimmed += count
 
 
 def encode(value: Mapping[str, Any]) -> bytes:

@@ -209,20 +209,25 @@ class Relay:
         self._lost = lost
         self._wake = asyncio.Event()
         self._published = asyncio.Condition()
-        self.waiting = 0
+        self._pushed = 0
+        """Outgoing records put into the outbox so far, by all owners, as far as this worker knows."""
+        self.told: Told = {}
+
+    @property
+    def waiting(self) -> int:
         """Outgoing records not trimmed yet, as far as this worker knows. For a moment it may be below 0: what a commit
         put into the outbox can be published before the commit has returned and is counted."""
-        self.told: Told = {}
+        return self._pushed - self.store.trimmed
 
     async def restart(self, *, waiting: int, told: Mapping[str, int]) -> None:
         """Begin anew with what the store holds; whoever waits looks again."""
         async with self._published:
-            self.waiting, self.told = waiting, dict(told)
+            self._pushed, self.told = self.store.trimmed + waiting, dict(told)
             self._published.notify_all()
 
     def add(self, count: int) -> None:
         """A commit has put records into the outbox."""
-        self.waiting += count
+        self._pushed += count
         if count:
             self._wake.set()
 
@@ -268,6 +273,5 @@ class Relay:
             self.told |= await self.publisher.publish([decode_outgoing(entry) for entry in entries])
             await self.store.trim(len(entries), self.told)
         async with self._published:
-            self.waiting -= len(entries)
             self._published.notify_all()
         return len(entries)

@@ -124,6 +124,8 @@ class Faults:
             self._started += 1
             world.note(f"{name} starts{' with --rebuild' if rebuild else ''}")
             world.workers.append(Worker(world, name, rebuild=rebuild))
+        elif not world.settings.transactions and world.workers[0].is_leaving:
+            self._later(2.0, self._start)
 
     def _start_if_none(self) -> None:
         if self._world.settings.transactions and not any(not worker.process.frozen for worker in self._world.workers):

@@ -111,7 +111,7 @@ class SimulatedRedis:
                 break
             found.append(record)
             size += len(record)
-        return [commits or b"0", found]
+        return [commits or b"0", trimmed or b"0", found]
 
     def _trim(self, keys: list[str], args: list[Any]) -> int:
         owner, commits, trimmed_before = self._hmget(keys[0], ["owner", "commits", "trimmed"])

@@ -169,7 +169,7 @@ class Worker:
         self._read: list[tuple[Place, Partition]] = []
         """What the consumer reads."""
         self._queues: dict[StageName, asyncio.Queue[Batch]] = {}
-        self._leaving = False
+        self.is_leaving = False
         self._start(self._run())
 
     def __repr__(self) -> str:
@@ -208,7 +208,7 @@ class Worker:
         self._start(self._fetch())
         self._start(self._watch_reading())
         self.world.group.join(self)
-        while not self._leaving:
+        while not self.is_leaving:
             await self._told.wait()
             self._told.clear()
             while self._offered is not None:
@@ -222,7 +222,7 @@ class Worker:
 
     def leave(self) -> None:
         """Drain and go, as by SIGTERM."""
-        self._leaving = True
+        self.is_leaving = True
         self._told.set()
 
     async def _prepare(self) -> None:

@@ -284,6 +284,21 @@ async def test_trimming_again_for_want_of_an_answer_drops_nothing_more(store: Sh
     assert await store.outbox() == [b"second x"]
 
 
+async def test_a_trim_whose_answer_got_lost_is_heard_of_at_the_next_reading(store: ShardStore) -> None:
+    """Else its records would be counted as waiting for ever, and the shard stop in the end."""
+    await store.claim("one")
+    commit = Commit(PROGRESS, {})
+    commit.outbox = [b"1", b"2", b"3"]
+    await store.commit(commit)
+    await store.outbox()
+    await store.trim(2)
+    store.trimmed = 0  # as if no answer had come
+    assert await store.outbox() == [b"3"]
+    assert store.trimmed == 2
+    await store.trim(1)
+    assert await store.outbox() == []
+
+
 async def test_nothing_is_trimmed_where_the_records_that_were_read_are_lost(store: ShardStore) -> None:
     """They are published, and the store does not know it: what it was told it must learn from the log."""
     await store.claim("one")
