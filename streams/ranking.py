@@ -212,9 +212,7 @@ class RankingShard(Shard):
             self.counts["applied"] += 1
             self.sources[source] = Reached(message.progress, message.cursor)
             news.append((name, message))
-        commit = Commit({**self.progress, Topic.STANDINGS: end}, {})
-        for member, name in self._learned:
-            commit.set("documents", member.account_id, encode_member(member, name))
+        commit = self._commit_to(end)
         for (name, clock_us, mode), group in groupby(news, key=_population_and_instant):
             self.clock_us = max(self.clock_us, clock_us)
             population = self._population(name)
@@ -229,6 +227,17 @@ class RankingShard(Shard):
             for population in self.populations.values():
                 _write(population, population.unmute(), commit)
             self._look_for_untold()
+        await self._carry_out(commit, out)
+
+    def _commit_to(self, end: int) -> Commit:
+        """A commit up to this position that also holds what was learnt from the log: before anything is published, and
+        the position up to which the world was told moves on, the store has to know it."""
+        commit = Commit({**self.progress, Topic.STANDINGS: end}, {})
+        for member, name in self._learned:
+            commit.set("documents", member.account_id, encode_member(member, name))
+        return commit
+
+    async def _carry_out(self, commit: Commit, out: Sequence[Outgoing]) -> None:
         commit.state = self._state()
         await self.commit(commit, out)
         self._learned.clear()
@@ -245,16 +254,16 @@ class RankingShard(Shard):
         """After a silence, announce one chunk of what differs from what was told."""
         if self.announcing is None or self._is_muted:
             return False
-        commit, out = Commit(self.progress, {}), []
+        position, out = self.progress[Topic.STANDINGS], []
+        commit = self._commit_to(position)
         chunk, self._untold = self._untold[-CHANGES_AT_ONCE:], self._untold[:-CHANGES_AT_ONCE]
         for population, untold in groupby(reversed(chunk), key=itemgetter(0)):
             changes, members = population.announce([account_id for _, account_id in untold], self.clock_us)
             _write(population, members, commit)
-            out += self._records(changes, self.announcing, self.progress[Topic.STANDINGS])
+            out += self._records(changes, self.announcing, position)
         if not self._untold:
             self.announcing = None
-        commit.state = self._state()
-        await self.commit(commit, out)
+        await self._carry_out(commit, out)
         return bool(self._untold)
 
     def _records(self, changes: list[Change], mode: Mode, end: int) -> list[Outgoing]:
