@@ -318,10 +318,15 @@ class Faults:
         return True
 
     def _empty(self) -> bool:
-        """Once, and not while it is founded: what is left of that is for a person to look at."""
+        """Once, and not while it is founded: what is left of that is for a person to look at.
+
+        Not without transactions: of records that were on their way one topic may have some, and the other none.
+        """
         keyspace, workers = self._world.redis.keyspace, self._world.workers
         is_founded = all(key in keyspace for key in (*self._metas, founding_key(PREFIX)))
-        if self.counts["empty"] or not is_founded or not all(worker.is_prepared for worker in workers):
+        if self.counts["empty"] or not self._world.settings.transactions or not is_founded:
+            return False
+        if not all(worker.is_prepared for worker in workers):
             return False
         self._world.note("the store loses everything")
         keyspace.clear()
