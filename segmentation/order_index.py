@@ -10,10 +10,11 @@ a bin that a line or a position falls in is ever sorted. Bins are cut between re
 """
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from itertools import accumulate, chain, pairwise
-from typing import Final
+from operator import itemgetter
+from typing import Final, NamedTuple
 
 WHOLE_BP: Final = 10_000
 """All of the weight, in basis points."""
@@ -21,9 +22,9 @@ WHOLE_BP: Final = 10_000
 UNREACHABLE_MINOR: Final = 1 << 96
 """A line that no revenue reaches: every revenue is below it, 2^43 of the largest possible purchases too."""
 
-LOAD: Final = 384
-"""Accounts in a fresh bin. With more, the bin of a line is dearer to sort; with less, there are more bins to
-add up. For 100,000 to 1,000,000 accounts this keeps both small."""
+LOAD: Final = 192
+"""Accounts in a fresh bin. With more, the bin of a line or a position is dearer to add up; with less, there are more
+bins to add up. For 100,000 to 1,000,000 accounts this keeps both small."""
 
 
 class Basis(StrEnum):
@@ -33,6 +34,13 @@ class Basis(StrEnum):
     """Its revenue: the first 30 % have 30 % of the revenue."""
     ACCOUNTS = "accounts"
     """One: the first 30 % are 30 % of the accounts."""
+
+
+class Share(NamedTuple):
+    """A position as the exact fraction above / total, in [0, 1)."""
+
+    above: int
+    total: int
 
 
 class OrderIndex:
@@ -55,24 +63,32 @@ class OrderIndex:
         self._revenues: dict[str, int] = {}
         # Bin i holds the revenues from lows[i] up to, not with, lows[i + 1]; the last bin has no upper end.
         self._lows = [0]
-        self._bins = [_Bin(group_count)]
-        self._bin_revenue = [0]
-        self._bin_accounts = [0]
+        self._bins: list[_Bin] = []
+        self._bin_revenue: list[int] = []
+        self._bin_accounts: list[int] = []
         self._running: dict[Basis, list[int]] = {}
         self._fill(members)
 
     def _fill(self, members: Iterable[tuple[str, int, int]]) -> None:
-        groups: dict[str, int] = {}
-        for account, revenue, group in members:
-            self._require_absent(account)
-            self._require_group(group)
-            require_revenue(revenue)
-            self._revenues[account] = revenue
-            groups[account] = group
-        self._lows += sorted(set(sorted(self._revenues.values())[self._load :: self._load]))
-        self._bins += [_Bin(self._group_count) for _ in self._lows[1:]]
-        for account, revenue in self._revenues.items():
-            self._bins[self._bin_at(revenue)].groups[groups[account]][account] = revenue
+        revenues, group_count = self._revenues, self._group_count
+        rows = []
+        for row in members:
+            account, revenue, group = row
+            # the comparisons again, as calls cost more than all else here: a restart waits for it
+            if account in revenues or not 0 <= group < group_count or not 0 < revenue < UNREACHABLE_MINOR:
+                self._require_absent(account)
+                self._require_group(group)
+                require_revenue(revenue)
+            revenues[account] = revenue
+            rows.append(row)
+        rows.sort(key=itemgetter(1))
+        ladder = [revenue for _, revenue, _ in rows]
+        self._lows += sorted(set(ladder[self._load :: self._load]))
+        starts = [bisect_left(ladder, low) for low in self._lows]
+        self._bins = [_Bin(group_count) for _ in self._lows]
+        for held, (first, last) in zip(self._bins, pairwise([*starts, len(rows)]), strict=True):
+            for account, revenue, group in rows[first:last]:
+                held.groups[group][account] = revenue
         self._bin_revenue = [held.revenue() for held in self._bins]
         self._bin_accounts = [held.accounts() for held in self._bins]
         for i in reversed(range(len(self._bins))):
@@ -92,6 +108,10 @@ class OrderIndex:
             for group, members in enumerate(held.groups):
                 for account, revenue in members.items():
                     yield account, revenue, group
+
+    def get(self, account: str) -> int | None:
+        """The account's revenue in minor units, None for an account that is not here. O(1)."""
+        return self._revenues.get(account)
 
     def revenue_of(self, account: str) -> int:
         """The account's revenue in minor units. O(1). Raises KeyError for an account that is not here."""
@@ -128,46 +148,57 @@ class OrderIndex:
         """
         require_revenue(revenue)
         old = self._revenues[account]
-        i = self._bin_at(old)
-        if i == self._bin_at(revenue):
-            held = self._bins[i]
-            group = held.group_of(account)
-            held.groups[group][account] = revenue
-            held.discarded(old)
-            held.added(revenue)
-            self._bin_revenue[i] += revenue - old
-            self._running.clear()
-        else:
-            group = self._discard(account, old)
-            self._add(account, revenue, group)
+        lows, bins, counts = self._lows, self._bins, self._bin_accounts
+        # Not by _discard and _add: most standings are updates, and calls cost more than what they do.
+        i, j = bisect_right(lows, old) - 1, bisect_right(lows, revenue) - 1
+        source, target = bins[i], bins[j]
+        group = source.group_of(account)
+        if source is not target:
+            del source.groups[group][account]
+        target.groups[group][account] = revenue
+        source.discarded(old)
+        target.added(revenue)
+        self._bin_revenue[i] -= old
+        self._bin_revenue[j] += revenue
         self._revenues[account] = revenue
+        self._running.clear()
+        if source is not target:
+            counts[i] -= 1
+            counts[j] += 1
+            if counts[j] > 2 * self._load:
+                self._fit(j)
+                i = self._bin_at(old)
+            if 2 * counts[i] < self._load:
+                self._fit(i)
         return old, group
 
-    def regroup(self, account: str, group: int) -> None:
-        """Put an account into another group; no weight changes. O(log n).
+    def regroup(self, account: str, before: int, after: int) -> None:
+        """Put an account from one group into another; no weight changes. O(log n).
 
-        Raises KeyError for an account that is not here, ValueError for a group out of range.
+        Raises KeyError for an account that is not here or not in the group `before`, ValueError for a group out of
+        range; nothing changes then.
         """
-        self._require_group(group)
+        self._require_group(after)
         revenue = self._revenues[account]
-        held = self._bins[self._bin_at(revenue)]
-        del held.groups[held.group_of(account)][account]
-        held.groups[group][account] = revenue
+        groups = self._bins[bisect_right(self._lows, revenue) - 1].groups
+        del groups[before][account]
+        groups[after][account] = revenue
 
     def total(self, basis: Basis) -> int:
         """The weight of all accounts: their revenue in minor units or their number. O(1), see the class."""
         return self._running_weights(basis)[-1]
 
-    def position(self, revenue: int, basis: Basis) -> tuple[int, int]:
+    def position(self, revenue: int, basis: Basis) -> Share:
         """The weight strictly above a revenue, and all weight: their quotient is the position, exactly.
 
         Any revenue has one, whether an account has that revenue or not. O(log n), see the class, and a sort
         of one bin if the bin of this revenue has changed since its last sort.
         """
-        return self.positions(revenue)[basis]
+        by_revenue, by_accounts = self.positions(revenue)
+        return by_accounts if basis is Basis.ACCOUNTS else by_revenue
 
-    def positions(self, revenue: int) -> dict[Basis, tuple[int, int]]:
-        """The position by each basis: both for little more than one. Complexity as `position`."""
+    def positions(self, revenue: int) -> tuple[Share, Share]:
+        """The position by revenue and that by accounts: both for little more than one. Complexity as `position`."""
         by_revenue, by_accounts = self._running_weights(Basis.REVENUE), self._running_weights(Basis.ACCOUNTS)
         i = max(self._bin_at(revenue), 0)
         if self._is_single(i):
@@ -175,10 +206,11 @@ class OrderIndex:
         else:
             revenue_here, accounts_here = self._bins[i].weights_up_to(revenue)
             revenue_up_to, accounts_up_to = by_revenue[i] + revenue_here, by_accounts[i] + accounts_here
-        return {
-            Basis.REVENUE: (by_revenue[-1] - revenue_up_to, by_revenue[-1]),
-            Basis.ACCOUNTS: (by_accounts[-1] - accounts_up_to, by_accounts[-1]),
-        }
+        total_revenue, total_accounts = by_revenue[-1], by_accounts[-1]
+        return (
+            Share(total_revenue - revenue_up_to, total_revenue),
+            Share(total_accounts - accounts_up_to, total_accounts),
+        )
 
     def line(self, share_bp: int, basis: Basis) -> int:
         """The least revenue, in minor units, whose position is below a share given in basis points.
@@ -325,22 +357,19 @@ class _Bin:
     than sorting again all bins that a batch of changes has touched.
     """
 
-    __slots__ = ("_ladder", "_running_revenue", "groups")
+    __slots__ = ("_ladder", "groups")
 
     def __init__(self, group_count: int) -> None:
         self.groups: list[dict[str, int]] = [{} for _ in range(group_count)]
         self._ladder: list[int] | None = None
-        self._running_revenue: list[int] | None = None
 
     def added(self, revenue: int) -> None:
         """Say that there is another account of this revenue."""
-        self._running_revenue = None
         if self._ladder is not None:
             insort(self._ladder, revenue)
 
     def discarded(self, revenue: int) -> None:
         """Say that there is one account less of this revenue."""
-        self._running_revenue = None
         if self._ladder is not None:
             del self._ladder[bisect_left(self._ladder, revenue)]
 
@@ -365,25 +394,19 @@ class _Bin:
             self._ladder = sorted(self.revenues())
         return self._ladder
 
-    def running(self, basis: Basis) -> Sequence[int]:
-        """The weight of the first 1, 2, 3, ... accounts in the order of their revenue."""
-        if basis is Basis.ACCOUNTS:
-            return range(1, len(self.ladder()) + 1)
-        if self._running_revenue is None:
-            self._running_revenue = list(accumulate(self.ladder()))
-        return self._running_revenue
-
     def median(self) -> int:
         return self.ladder()[len(self.ladder()) // 2]
 
     def weights_up_to(self, revenue: int) -> tuple[int, int]:
         """The revenue and the number of the accounts with at most this revenue."""
-        rank = bisect_right(self.ladder(), revenue)
-        return self.running(Basis.REVENUE)[rank - 1] if rank else 0, rank
+        ladder = self.ladder()
+        rank = bisect_right(ladder, revenue)
+        return sum(ladder[:rank]), rank
 
     def revenue_past(self, weight: int, basis: Basis) -> int:
         """The least revenue up to and with which the accounts here weigh more than this."""
-        return self.ladder()[bisect_right(self.running(basis), weight)]
+        ladder = self.ladder()
+        return ladder[weight if basis is Basis.ACCOUNTS else bisect_right(list(accumulate(ladder)), weight)]
 
     def parted(self, cut: int) -> tuple["_Bin", "_Bin"]:
         """The accounts with less revenue than `cut`, and the others."""
@@ -397,12 +420,11 @@ class _Bin:
         """Take in all accounts of another bin."""
         for members, more in zip(self.groups, other.groups, strict=True):
             members.update(more)
-        self._ladder = self._running_revenue = None
+        self._ladder = None
 
     def check(self) -> None:
         ladder = sorted(self.revenues())
         assert self._ladder is None or self._ladder == ladder
-        assert self._running_revenue is None or self._running_revenue == list(accumulate(ladder))
 
 
 def require_revenue(revenue: int) -> None:

@@ -7,11 +7,12 @@ step from what was told to what is, so that each account's changes form one chai
 
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
+from functools import cache
 from typing import NamedTuple
 
 from segmentation.account import Reason, Standing
 from segmentation.events import MICROSECONDS_PER_DAY
-from segmentation.order_index import Basis
+from segmentation.order_index import Basis, Share
 from segmentation.segments import TIERS, Segment, Stage
 from segmentation.tiers import Cause, Move, Tiers
 
@@ -47,13 +48,6 @@ class Direction(StrEnum):
     """From one stage to a later one: it bought for the first time, or is no longer new."""
     UP = "up"
     DOWN = "down"
-
-
-class Share(NamedTuple):
-    """A position as the exact fraction above / total, in [0, 1)."""
-
-    above: int
-    total: int
 
 
 class ChangeCause(NamedTuple):
@@ -178,42 +172,46 @@ class Population:
         taken: dict[str, _Taken] = {}
         members = self.members
         for standing in standings:
-            account_id = standing.account_id
+            account_id, stage, revenue_minor, version, day, *_ = standing
             member = members.get(account_id)
             if member is None:
                 member = members[account_id] = Member(account_id)
-            if standing.version <= member.version and standing.day <= member.day:
+            if version <= member.version and day <= member.day:
                 continue  # told twice, or the sender went back in time: it will come to all of this again
             earlier = taken.get(account_id)
             if earlier is None:
-                taken[account_id] = _Taken(member, standing, member.stage, member.revenue_minor)
+                taken[account_id] = member, standing, member.stage, member.revenue_minor
             else:
-                taken[account_id] = earlier._replace(standing=standing)
-            member.version, member.day = standing.version, standing.day
-            member.stage, member.revenue_minor = standing.stage, standing.revenue_minor
-        cutoffs = self.tiers.cutoffs()
+                taken[account_id] = member, standing, earlier[2], earlier[3]
+            member.version, member.day, member.stage, member.revenue_minor = version, day, stage, revenue_minor
+        cutoffs_before = self.tiers.cutoffs()
         moves = {move.account: move for move in self.tiers.apply(_ranked(taken))}
         for account_id, move in moves.items():
             members[account_id].tier = move.current
-        touched = [news.member for news in taken.values()]
+        touched = [member for member, _, _, _ in taken.values()]
         touched += [members[account_id] for account_id in moves if account_id not in taken]
         if self.muted:
             return [], touched
         changed = [(member, now) for member in touched if (now := member.current_segment) is not member.segment]
         changed.sort(key=_by_account_id)
+        cutoffs = self.tiers.cutoffs()
         changes = []
         for member, now in changed:
             account_id = member.account_id
             own_move, news = moves.get(account_id), taken.get(account_id)
-            kind = self._kind(member, own_move, news)
-            own = news.standing if news is not None and kind is not CauseKind.BOUNDARY_MOVED else None
+            kind, own, own_change_minor = CauseKind.BOUNDARY_MOVED, None, 0
+            if news is not None:
+                _, standing, stage_before, revenue_before_minor = news
+                own_change_minor = member.revenue_minor - revenue_before_minor
+                kind = _kind(member, own_move, standing.reason, stage_before)
+                own = standing if kind is not CauseKind.BOUNDARY_MOVED else None
             cause = ChangeCause(
                 kind,
                 own.event_id if own else None,
-                member.revenue_minor - news.revenue_before_minor if news else 0,
-                self._cutoff_change(own_move, cutoffs),
+                own_change_minor,
+                _cutoff_change(own_move, cutoffs_before, cutoffs),
             )
-            changes.append(self._change(member, now, cause, _effective_at_us(own, clock_us)))
+            changes.append(self._change(member, now, cause, _effective_at_us(own, clock_us), cutoffs))
         return changes, touched
 
     def unmute(self) -> list[Member]:
@@ -244,8 +242,9 @@ class Population:
         """Of these accounts, the changes from what was told to what is, and the members concerned. O(k log n)."""
         members = [self.members[account_id] for account_id in account_ids]
         differing = [(member, now) for member in members if (now := member.current_segment) is not member.segment]
+        cutoffs = self.tiers.cutoffs()
         changes = [
-            self._change(member, now, _NEVER_TOLD if member.segment is None else _TOLD_OTHERWISE, clock_us)
+            self._change(member, now, _NEVER_TOLD if member.segment is None else _TOLD_OTHERWISE, clock_us, cutoffs)
             for member, now in differing
         ]
         return changes, [member for member, _ in differing]
@@ -268,40 +267,17 @@ class Population:
         member.sequence, member.segment, member.effective_at_us = sequence, segment, effective_at_us
         return member
 
-    def _kind(self, member: Member, move: Move | None, news: "_Taken | None") -> CauseKind:
-        if news is None:
-            return CauseKind.BOUNDARY_MOVED
-        reason = news.standing.reason
-        if member.segment is None:
-            return _FIRST.get(reason, CauseKind.BACKFILL)
-        if news.stage_before != member.stage:
-            return CauseKind.FIRST_PURCHASE if news.stage_before == Stage.PROSPECT else CauseKind.GRADUATED
-        if move is not None and move.cause is Cause.BOUNDARY_MOVED:
-            return CauseKind.BOUNDARY_MOVED
-        if move is not None and move.cause is Cause.COMBINED:
-            return CauseKind.COMBINED
-        if member.tier is None and reason == Reason.WINDOW_EXPIRY:
-            return CauseKind.LAPSED
-        return _OWN.get(reason, CauseKind.RECOVERED)
-
-    def _cutoff_change(self, move: Move | None, before: tuple[int | None, ...]) -> int | None:
-        """How far the crossed cutoff moved: of several, the one next to where the account now is."""
-        if move is None or move.previous is None or move.current is None:
-            return None
-        crossed = move.current - 1 if move.current > move.previous else move.current
-        old, new = before[crossed], self.tiers.cutoffs()[crossed]
-        return None if old is None or new is None else new - old
-
-    def _change(self, member: Member, now: Segment, cause: ChangeCause, effective_at_us: int) -> Change:
+    def _change(
+        self, member: Member, now: Segment, cause: ChangeCause, effective_at_us: int, cutoffs: tuple[int | None, ...]
+    ) -> Change:
         previous, member.segment = member.segment, now
         member.sequence += 1
         member.effective_at_us = max(member.effective_at_us, effective_at_us)
-        revenue_minor, tiers = member.revenue_minor, self.tiers
+        revenue_minor, tier, tiers = member.revenue_minor, member.tier, self.tiers
         position_revenue = position_accounts = up = down = None
-        if member.tier is not None:
-            positions = tiers.positions(revenue_minor)
-            position_revenue, position_accounts = Share(*positions[Basis.REVENUE]), Share(*positions[Basis.ACCOUNTS])
-            up, down = tiers.distance_of(revenue_minor, member.tier)
+        if tier is not None:
+            position_revenue, position_accounts = tiers.positions(revenue_minor)
+            up, down = tiers.distance_of(revenue_minor, tier)
         return Change(  # by position: by name it takes twice as long, and this is done for each change
             member.account_id,
             self.name,
@@ -314,20 +290,39 @@ class Population:
             revenue_minor,
             position_revenue,
             position_accounts,
-            tiers.cutoffs(),
+            cutoffs,
             up,
             down,
             member.effective_at_us,
         )
 
 
-class _Taken(NamedTuple):
-    """The standing of a batch that counts for an account, and what it was before the batch."""
+_Taken = tuple[Member, Standing, str, int]
+"""A member with the standing of a batch that counts for it, and its stage and revenue before the batch."""
 
-    member: Member
-    standing: Standing
-    stage_before: str
-    revenue_before_minor: int
+
+def _kind(member: Member, move: Move | None, reason: str, stage_before: str) -> CauseKind:
+    """Why a member changed of which there is news."""
+    if member.segment is None:
+        return _FIRST.get(reason, CauseKind.BACKFILL)
+    if stage_before != member.stage:
+        return CauseKind.FIRST_PURCHASE if stage_before == Stage.PROSPECT else CauseKind.GRADUATED
+    if move is not None and move.cause is Cause.BOUNDARY_MOVED:
+        return CauseKind.BOUNDARY_MOVED
+    if move is not None and move.cause is Cause.COMBINED:
+        return CauseKind.COMBINED
+    if member.tier is None and reason == Reason.WINDOW_EXPIRY:
+        return CauseKind.LAPSED
+    return _OWN.get(reason, CauseKind.RECOVERED)
+
+
+def _cutoff_change(move: Move | None, before: tuple[int | None, ...], after: tuple[int | None, ...]) -> int | None:
+    """How far the crossed cutoff moved: of several, the one next to where the account now is."""
+    if move is None or move.previous is None or move.current is None:
+        return None
+    crossed = move.current - 1 if move.current > move.previous else move.current
+    old, new = before[crossed], after[crossed]
+    return None if old is None or new is None else new - old
 
 
 def _ranked(taken: dict[str, _Taken]) -> Iterator[tuple[str, int | None]]:
@@ -359,6 +354,7 @@ _NEVER_TOLD = ChangeCause(CauseKind.BACKFILL, None, 0, None)
 _TOLD_OTHERWISE = ChangeCause(CauseKind.RECOVERED, None, 0, None)
 
 
+@cache
 def direction_of(previous: Segment | None, current: Segment) -> Direction:
     """Which way it is from one segment to another."""
     if previous is None:

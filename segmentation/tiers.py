@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-from segmentation.order_index import LOAD, UNREACHABLE_MINOR, WHOLE_BP, Basis, OrderIndex, require_revenue
+from segmentation.order_index import LOAD, UNREACHABLE_MINOR, WHOLE_BP, Basis, OrderIndex, Share, require_revenue
 
 
 class Cause(StrEnum):
@@ -114,15 +114,15 @@ class Tiers:
         """All weight, by the population's basis if no other is given. Complexity: `OrderIndex.total`."""
         return self._index.total(basis or self._basis)
 
-    def position(self, revenue: int, basis: Basis | None = None) -> tuple[int, int]:
+    def position(self, revenue: int, basis: Basis | None = None) -> Share:
         """The weight strictly above a revenue, and all weight; by the population's basis if none is given.
 
         Any revenue has a position, whether an account has it or not. Complexity: `OrderIndex.position`.
         """
         return self._index.position(revenue, basis or self._basis)
 
-    def positions(self, revenue: int) -> dict[Basis, tuple[int, int]]:
-        """The position of a revenue by each basis. Complexity: `OrderIndex.position`."""
+    def positions(self, revenue: int) -> tuple[Share, Share]:
+        """The position of a revenue by revenue and by accounts. Complexity: `OrderIndex.position`."""
         return self._index.positions(revenue)
 
     def cutoffs(self) -> tuple[int | None, ...]:
@@ -177,31 +177,31 @@ class Tiers:
     def _take_in(self, latest: dict[str, int | None]) -> list["_Standing"]:
         """Bring the index up to date, leaving accounts in their old tiers, and new ones in tier 0 for now."""
         index = self._index
-        standings = []
+        standings: list[_Standing] = []
         for account, revenue in latest.items():
-            if account not in index:
+            old = index.get(account)
+            if old is None:
                 if revenue is not None:
                     index.insert(account, revenue, 0)
-                    standings.append(_Standing(account, revenue, None, None))
+                    standings.append((account, revenue, None, None))
             elif revenue is None:
-                standings.append(_Standing(account, None, *index.remove(account)))
-            elif revenue != index.revenue_of(account):
-                standings.append(_Standing(account, revenue, *index.update(account, revenue)))
+                standings.append((account, None, *index.remove(account)))
+            elif revenue != old:
+                standings.append((account, revenue, *index.update(account, revenue)))
         return standings
 
     def _moves_of_batch(self, standings: list["_Standing"], before: "_Gates") -> list[Move]:
         """Put the accounts with a new revenue into their tiers."""
-        after = self._gates
+        after, regroup = self._gates, self._index.regroup
         moves = []
         for account, revenue, old_revenue, tier in standings:
             if revenue is None:
                 moves.append(Move(account, tier, None, Cause.OWN))
                 continue
             current = after.tier_of(revenue, tier)
-            if current == tier:
-                continue
-            moves.append(Move(account, tier, current, _cause(revenue, old_revenue, tier, before, after)))
-            self._index.regroup(account, current)
+            if current != tier:
+                moves.append(Move(account, tier, current, _cause(revenue, old_revenue, tier, before, after)))
+                regroup(account, tier or 0, current)
         return moves
 
     def _moves_of_displaced(self, settled: "_Gates") -> list[Move]:
@@ -219,7 +219,7 @@ class Tiers:
         for negative_revenue, account, tier in sorted(displaced):
             current = self._gates.tier_of(-negative_revenue, tier)
             moves.append(Move(account, tier, current, Cause.BOUNDARY_MOVED))
-            self._index.regroup(account, current)
+            self._index.regroup(account, tier, current)
         return moves
 
     def _gates_now(self) -> "_Gates":
@@ -238,14 +238,8 @@ class Tiers:
             assert low <= revenue < high, f"{account!r} is in tier {tier} against the gates"
 
 
-class _Standing(NamedTuple):
-    account: str
-    revenue: int | None
-    """None: it has left."""
-    old_revenue: int | None
-    """None: it is new."""
-    tier: int | None
-    """The tier it comes from; None: it is new."""
+_Standing = tuple[str, int | None, int | None, int | None]
+"""An account, its revenue (None: it has left), its old revenue and the tier it comes from (None: it is new)."""
 
 
 class _Gates(NamedTuple):

@@ -6,7 +6,8 @@ from typing import Any
 from jiter import from_json
 from pydantic import BaseModel, ConfigDict
 
-from segmentation.population import Change, Share
+from segmentation.order_index import Share
+from segmentation.population import Change
 from streams.instants import format_instant
 from streams.messages import Headers, Mode, Outgoing, header, json_bytes
 from streams.topics import Topic

@@ -66,8 +66,9 @@ class OrderIndexMachine(RuleBasedStateMachine):
 
     @rule(account=present, group=st.integers(0, GROUPS - 1))
     def regroup(self, account: str, group: int) -> None:
-        self.index.regroup(account, group)
-        self.expected[account] = self.expected[account][0], group
+        revenue, before = self.expected[account]
+        self.index.regroup(account, before, group)
+        self.expected[account] = revenue, group
 
     @rule(revenue=st.one_of(REVENUES, st.integers(-1, 201)), basis=st.sampled_from(Basis))
     def position(self, revenue: int, basis: Basis) -> None:
@@ -191,8 +192,9 @@ def test_any_load_gives_the_same_answers(load: int) -> None:
         (lambda index: index.insert("here", 5, 0), ValueError),
         (lambda index: index.update("here", 0), ValueError),
         (lambda index: index.update("new", 5), KeyError),
-        (lambda index: index.regroup("here", 2), ValueError),
-        (lambda index: index.regroup("new", 0), KeyError),
+        (lambda index: index.regroup("here", 0, 2), ValueError),
+        (lambda index: index.regroup("here", 0, 1), KeyError),
+        (lambda index: index.regroup("new", 0, 1), KeyError),
         (lambda index: index.remove("new"), KeyError),
         (lambda index: index.revenue_of("new"), KeyError),
         (lambda index: index.group_of("new"), KeyError),

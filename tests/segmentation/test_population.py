@@ -9,9 +9,9 @@ import pytest
 
 from segmentation.account import Account, Reason, Standing, entry_id_of
 from segmentation.events import MICROSECONDS_PER_DAY, Purchase
-from segmentation.order_index import Basis
+from segmentation.order_index import Basis, Share
 from segmentation.policy import Policy
-from segmentation.population import CauseKind, Direction, Population, Share
+from segmentation.population import CauseKind, Direction, Population
 from segmentation.segments import Segment, Stage
 from tests.segmentation.brute_force import position
 from tests.segmentation.reference_population import (
