@@ -87,8 +87,8 @@ class ShardStore:
         self._owner = ""
         self._expected = b""
         self._commits = 0
-        self._commits_read = 0
-        """Commits when the outbox was read last."""
+        self._commits_seen = 0
+        """The most commits that the store was seen to have, also one whose answer is still on its way."""
         self.trimmed = 0
         """Outgoing records trimmed so far, by all owners, as was last heard: of a trim the answer may get lost."""
 
@@ -107,7 +107,7 @@ class ShardStore:
             raise NoSuchShard(f"{self.stage} shard {self.partition}: nothing at {self.keys.meta}")
         *parts, commits, trimmed = found
         self._owner, self._expected, self._commits = owner, parts[0], int(commits or 0)
-        self._commits_read, self.trimmed = self._commits, int(trimmed or 0)
+        self._commits_seen, self.trimmed = self._commits, int(trimmed or 0)
         return Claim(*(orjson.loads(value) if value else {} for value in parts))
 
     async def peek(self) -> Claim | None:
@@ -168,6 +168,7 @@ class ShardStore:
         if not await self._commit(keys=keys, args=args):
             raise Refused(f"{self.stage} shard {self.partition}")
         self._expected, self._commits = progress, commits
+        self._commits_seen = max(self._commits_seen, commits)
 
     async def outbox(self) -> list[bytes]:
         """The outgoing records that are not trimmed yet, oldest first, at most OUTBOX_READ_MAX. Raises Refused.
@@ -181,7 +182,7 @@ class ShardStore:
         if found is None:
             raise Refused(f"{self.stage} shard {self.partition}")
         commits, trimmed, records = found
-        self._commits_read, self.trimmed = int(commits), int(trimmed)
+        self._commits_seen, self.trimmed = max(self._commits_seen, int(commits)), int(trimmed)
         return cast(list[bytes], records)
 
     async def outbox_size(self) -> int:
@@ -192,7 +193,7 @@ class ShardStore:
         """Drop the oldest count outgoing records, which are published. Raises Refused, and then nothing was dropped."""
         if not await self._trim(
             keys=[self.keys.meta, self.keys.outbox],
-            args=[self._owner, self._commits_read, self.trimmed, count, encode(told) if told else b""],
+            args=[self._owner, self._commits_seen, self.trimmed, count, encode(told) if told else b""],
         ):
             raise Refused(f"{self.stage} shard {self.partition}")
         self.trimmed += count

@@ -7,7 +7,9 @@ appear twice in the log, after a crash between publishing and trimming; it is ne
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any, Protocol
 
 from aiokafka import AIOKafkaProducer
@@ -15,7 +17,7 @@ from aiokafka.errors import KafkaError, ProducerFenced
 from aiokafka.producer.message_accumulator import BatchBuilder
 from redis.exceptions import RedisError
 
-from state.shard_store import Refused, ShardStore
+from state.shard_store import OUTBOX_READ_BYTES, OUTBOX_READ_MAX, Refused, ShardStore
 from streams.backoff import Backoff
 from streams.messages import Outgoing, decode_outgoing
 from streams.partitions import partition_of
@@ -33,6 +35,9 @@ PRODUCER_ARGUMENTS: dict[str, Any] = {
 PUBLISH_SECONDS_MAX = 20.0
 """A producer with an id retries for ever, and after a broker's restart it may wait for what never comes. After this
 long a new one takes over."""
+
+KEPT_BYTES_MAX = 8 * 1024 * 1024
+"""Of one shard's outbox, how much is in memory too. Where more waits the broker is behind, and it is read again."""
 
 STOP_SECONDS = 2.0
 """How long a producer may take to end. It retries for ever, so without its broker it would never."""
@@ -193,7 +198,11 @@ def _topics(records: list[Outgoing]) -> set[Topic]:
 
 
 class Relay:
-    """Publishes one shard's outbox for as long as the shard is this worker's."""
+    """Publishes one shard's outbox for as long as the shard is this worker's.
+
+    What this worker has put there it still has in memory, and only what an earlier one left, or what the broker or the
+    store failed at, is read from the store.
+    """
 
     def __init__(
         self,
@@ -211,25 +220,37 @@ class Relay:
         self._published = asyncio.Condition()
         self._pushed = 0
         """Outgoing records put into the outbox so far, by all owners, as far as this worker knows."""
+        self._kept: deque[tuple[Outgoing, int]] = deque()
+        """The newest of the records that wait, oldest first, each with its bytes in the outbox."""
+        self._kept_bytes = 0
         self.told: Told = {}
 
     @property
     def waiting(self) -> int:
-        """Outgoing records not trimmed yet, as far as this worker knows. For a moment it may be below 0: what a commit
-        put into the outbox can be published before the commit has returned and is counted."""
+        """Outgoing records not trimmed yet, as far as this worker knows."""
         return self._pushed - self.store.trimmed
 
     async def restart(self, *, waiting: int, told: Mapping[str, int]) -> None:
         """Begin anew with what the store holds; whoever waits looks again."""
+        self._forget()
         async with self._published:
             self._pushed, self.told = self.store.trimmed + waiting, dict(told)
             self._published.notify_all()
 
-    def add(self, count: int) -> None:
-        """A commit has put records into the outbox."""
-        self._pushed += count
-        if count:
-            self._wake.set()
+    def add(self, records: Sequence[Outgoing], sizes: Sequence[int]) -> None:
+        """A commit has put records into the outbox, of these sizes there."""
+        if not records:
+            return
+        self._pushed += len(records)
+        self._kept.extend(zip(records, sizes, strict=True))
+        self._kept_bytes += sum(sizes)
+        if self._kept_bytes > KEPT_BYTES_MAX:
+            self._forget()
+        self._wake.set()
+
+    def _forget(self) -> None:
+        self._kept.clear()
+        self._kept_bytes = 0
 
     async def drained_to(self, records_max: int) -> None:
         """Wait until no more than this many records wait: the broker's pace becomes the shard's."""
@@ -260,6 +281,7 @@ class Relay:
                 await self._lost(f"{type(error).__name__}: {error}")
                 return
             except (KafkaError, RedisError, OSError) as error:
+                self._forget()  # whether they were trimmed only the store knows
                 claimed = False
                 self._wake.set()
                 await backoff.wait(f"publishing for {self.store.stage} shard {self.store.partition}", error)
@@ -268,10 +290,27 @@ class Relay:
 
     async def publish_some(self) -> int:
         """Publish the oldest records and trim them. Returns how many there were."""
-        entries = await self.store.outbox()
-        if entries:
-            self.told |= await self.publisher.publish([decode_outgoing(entry) for entry in entries])
-            await self.store.trim(len(entries), self.told)
+        records = await self._read() if self.waiting > len(self._kept) else self._oldest_kept()
+        if records:
+            self.told |= await self.publisher.publish(records)
+            await self.store.trim(len(records), self.told)
+            while len(self._kept) > self.waiting:
+                self._kept_bytes -= self._kept.popleft()[1]
         async with self._published:
             self._published.notify_all()
-        return len(entries)
+        return len(records)
+
+    async def _read(self) -> list[Outgoing]:
+        """The oldest records that are not in memory. What a commit has put behind them whose answer is still on its way
+        is left for later: then it is."""
+        entries = await self.store.outbox()
+        return [decode_outgoing(entry) for entry in entries[: max(0, self.waiting - len(self._kept))]]
+
+    def _oldest_kept(self) -> list[Outgoing]:
+        records, left = [], OUTBOX_READ_BYTES
+        for record, size in islice(self._kept, OUTBOX_READ_MAX):
+            records.append(record)
+            left -= size
+            if left <= 0:
+                break
+        return records

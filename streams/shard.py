@@ -319,7 +319,7 @@ class Shard(ABC):
         await self.store.commit(commit)
         self._backoff.reset()
         self.progress = commit.progress
-        self.relay.add(len(commit.outbox))
+        self.relay.add(records, [len(entry) for entry in commit.outbox])
 
 
 async def _stop(tasks: Iterable[asyncio.Task[None]]) -> None:

@@ -63,13 +63,22 @@ def commit_of(*numbers: int) -> Commit:
     return commit
 
 
-def relay_of(store: ShardStore, log: MemoryLog, lost: list[str] | None = None) -> Relay:
-    """A relay for a shard that notes when the shard is lost."""
+async def relay_of(store: ShardStore, log: MemoryLog, lost: list[str] | None = None) -> Relay:
+    """A relay for a shard, with what waits in its outbox; it notes when the shard is lost."""
 
     async def note(why: str) -> None:
         (lost if lost is not None else []).append(why)
 
-    return Relay(store, log, interval_ms=0, lost=note)
+    relay = Relay(store, log, interval_ms=0, lost=note)
+    await relay.restart(waiting=await store.outbox_size(), told={})
+    return relay
+
+
+async def send(store: ShardStore, relay: Relay, *numbers: int) -> None:
+    """Commit records, and tell the relay as a shard does."""
+    commit = commit_of(*numbers)
+    await store.commit(commit)
+    relay.add([outgoing(number) for number in numbers], [len(entry) for entry in commit.outbox])
 
 
 def another(redis: Redis, store: ShardStore) -> ShardStore:
@@ -88,11 +97,10 @@ async def test_a_crash_between_commit_and_trim_publishes_the_same_bytes_again(
     await store.commit(commit_of(3))
     log.breaks_after = breaks_after
     with pytest.raises(KafkaConnectionError):
-        await relay_of(store, log).publish_some()
+        await (await relay_of(store, log)).publish_some()
     later = another(redis, store)
-    claim = await later.claim("two")
-    relay = relay_of(later, log)
-    await relay.restart(waiting=await later.outbox_size(), told=claim.told)
+    await later.claim("two")
+    relay = await relay_of(later, log)
     assert relay.waiting == 3
     assert await relay.publish_some() == 3
     assert await relay.publish_some() == 0
@@ -106,9 +114,8 @@ async def test_a_relay_tries_until_the_broker_has_everything(store: ShardStore) 
     """After an error it claims the broker again and goes on; who waits for it is let through when all is out."""
     log, lost = MemoryLog(), list[str]()
     await store.claim("one")
-    relay = relay_of(store, log, lost)
-    await store.commit(commit_of(*range(1, 6)))
-    relay.add(5)
+    relay = await relay_of(store, log, lost)
+    await send(store, relay, *range(1, 6))
     log.breaks_after = 2
     running = asyncio.create_task(relay.run())
     await asyncio.wait_for(relay.drained_to(0), 20)
@@ -120,13 +127,59 @@ async def test_a_relay_tries_until_the_broker_has_everything(store: ShardStore) 
     assert (lost, await store.outbox_size()) == ([], 0)
 
 
-async def test_who_waits_is_let_through_though_a_record_was_published_before_it_was_counted(store: ShardStore) -> None:
-    """The relay may be quicker than the answer to the commit: that must not leave a record that is waited for."""
+async def test_what_is_committed_here_is_published_from_memory(
+    store: ShardStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an earlier owner left is read from the store, and comes first; the rest need not be read again."""
+    log, reads = MemoryLog(), list[int]()
+    read = store.outbox
+
+    async def counted() -> list[bytes]:
+        entries = await read()
+        reads.append(len(entries))
+        return entries
+
+    monkeypatch.setattr(store, "outbox", counted)
     await store.claim("one")
-    relay = relay_of(store, MemoryLog())
+    await store.commit(commit_of(1, 2))
+    relay = await relay_of(store, log)
+    await send(store, relay, 3)
+    assert [await relay.publish_some() for _ in range(3)] == [2, 1, 0]
+    await send(store, relay, 4, 5)
+    assert await relay.publish_some() == 2
+    assert log.records == [encode_outgoing(outgoing(number)) for number in (1, 2, 3, 4, 5)]
+    assert reads == [3]
+    assert (relay.waiting, await store.outbox_size()) == (0, 0)
+
+
+async def test_more_than_memory_is_for_is_read_from_the_store(
+    store: ShardStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker that is behind costs no memory without bound, and nothing is lost or published out of order."""
+    monkeypatch.setattr("streams.relay.KEPT_BYTES_MAX", 2 * len(encode_outgoing(outgoing(1))))
+    log = MemoryLog()
+    await store.claim("one")
+    relay = await relay_of(store, log)
+    for number in range(1, 6):
+        await send(store, relay, number)
+    while await relay.publish_some():
+        pass
+    assert log.records == [encode_outgoing(outgoing(number)) for number in range(1, 6)]
+    assert (relay.waiting, await store.outbox_size()) == (0, 0)
+
+
+async def test_a_record_is_published_when_its_commit_is_known(store: ShardStore) -> None:
+    """The answer to a commit may come later than the relay reads the outbox: then it waits for it."""
+    log = MemoryLog()
+    await store.claim("one")
     await store.commit(commit_of(1))
+    relay = await relay_of(store, log)
+    under_way = commit_of(2)
+    await store.commit(under_way)
+    assert [await relay.publish_some() for _ in range(2)] == [1, 0]
+    relay.add([outgoing(2)], [len(under_way.outbox[0])])
     assert await relay.publish_some() == 1
-    relay.add(1)
+    assert log.records == [encode_outgoing(outgoing(number)) for number in (1, 2)]
     await asyncio.wait_for(relay.drained_to(0), 5)
 
 
@@ -135,9 +188,10 @@ async def test_a_relay_whose_shard_was_taken_publishes_nothing_and_says_so(redis
     log, lost = MemoryLog(), list[str]()
     await store.claim("one")
     await store.commit(commit_of(1))
+    relay = await relay_of(store, log, lost)
     later = another(redis, store)
     await later.claim("two")
-    await asyncio.wait_for(relay_of(store, log, lost).run(), 20)
+    await asyncio.wait_for(relay.run(), 20)
     assert log.records == []
     assert len(lost) == 1
     assert "Refused" in lost[0]
@@ -156,8 +210,8 @@ async def test_a_relay_that_published_too_late_trims_nothing(redis: Redis, store
     await store.claim("one")
     await store.commit(commit_of(1, 2))
     with pytest.raises(Refused):
-        await relay_of(store, SlowLog()).publish_some()
+        await (await relay_of(store, SlowLog())).publish_some()
     await later.commit(commit_of(3))
-    await relay_of(later, log).publish_some()
+    await (await relay_of(later, log)).publish_some()
     committed = [encode_outgoing(outgoing(number)) for number in (1, 2, 3)]
     assert log.records == committed[:2] + committed
