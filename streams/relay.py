@@ -9,7 +9,6 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from itertools import islice
 from typing import Any, Protocol
 
 from aiokafka import AIOKafkaProducer
@@ -17,7 +16,7 @@ from aiokafka.errors import KafkaError, ProducerFenced
 from aiokafka.producer.message_accumulator import BatchBuilder
 from redis.exceptions import RedisError
 
-from state.shard_store import OUTBOX_READ_BYTES, OUTBOX_READ_MAX, Refused, ShardStore
+from state.shard_store import OUTBOX_READ_BYTES, Refused, ShardStore
 from streams.backoff import Backoff
 from streams.messages import Outgoing, decode_outgoing
 from streams.partitions import partition_of
@@ -36,7 +35,7 @@ PUBLISH_SECONDS_MAX = 20.0
 """A producer with an id retries for ever, and after a broker's restart it may wait for what never comes. After this
 long a new one takes over."""
 
-KEPT_BYTES_MAX = 8 * 1024 * 1024
+KEPT_BYTES_MAX = 32 * 1024 * 1024
 """Of one shard's outbox, how much is in memory too. Where more waits the broker is behind, and it is read again."""
 
 STOP_SECONDS = 2.0
@@ -158,18 +157,23 @@ def _hear_all(producer: AIOKafkaProducer) -> None:
 
 async def _send(producer: AIOKafkaProducer, records: list[Outgoing], names: TopicNames) -> Told:
     """Records packed into the broker's batches here: the producer's own way costs four times as much a record."""
-    packed: dict[tuple[Topic, int], list[BatchBuilder]] = {}
-    partitions = {topic: len(await producer.partitions_for(names.name(topic))) for topic in _topics(records)}
+    packed: dict[tuple[str, int], list[BatchBuilder]] = {}
+    partitions = {topic: len(await producer.partitions_for(names.name(Topic(topic)))) for topic in _topics(records)}
     for record in records:
-        for topic_name in record.topics:
-            topic = Topic(topic_name)
-            partition = partition_of(record.key or b"", partitions[topic])
-            builders = packed.setdefault((topic, partition), [])
-            if not builders or not _append(builders[-1], record):
+        for topic in record.topics:
+            place = topic, partition_of(record.key or b"", partitions[topic])
+            builders = packed.get(place)
+            if builders is None:
+                builders = packed[place] = [producer.create_batch()]
+            if not _append(builders[-1], record):
                 builders.append(producer.create_batch())
                 _append(builders[-1], record)  # the first record of a batch always fits
     sent = [
-        (topic, await producer.send_batch(builder, names.name(topic), partition=partition), builder.record_count())
+        (
+            topic,
+            await producer.send_batch(builder, names.name(Topic(topic)), partition=partition),
+            builder.record_count(),
+        )
         for (topic, partition), builders in packed.items()
         for builder in builders
     ]
@@ -178,7 +182,7 @@ async def _send(producer: AIOKafkaProducer, records: list[Outgoing], names: Topi
         future.add_done_callback(_heard)  # after the first failure nobody asks for the others
     for topic, future, count in sent:
         metadata = await future
-        if topic is Topic.SEGMENTS:
+        if topic == Topic.SEGMENTS:
             told[str(metadata.partition)] = metadata.offset + count
     return told
 
@@ -193,8 +197,8 @@ def _append(builder: BatchBuilder, record: Outgoing) -> bool:
     return added is not None
 
 
-def _topics(records: list[Outgoing]) -> set[Topic]:
-    return {Topic(topic) for topics in {tuple(record.topics) for record in records} for topic in topics}
+def _topics(records: list[Outgoing]) -> set[str]:
+    return {topic for topics in {tuple(record.topics) for record in records} for topic in topics}
 
 
 class Relay:
@@ -308,7 +312,7 @@ class Relay:
 
     def _oldest_kept(self) -> list[Outgoing]:
         records, left = [], OUTBOX_READ_BYTES
-        for record, size in islice(self._kept, OUTBOX_READ_MAX):
+        for record, size in self._kept:
             records.append(record)
             left -= size
             if left <= 0:
