@@ -45,7 +45,7 @@ class Ledger:
 
     def __init__(self, open_block: bytes = b"", index: bytes = b"") -> None:
         self.open = bytearray(open_block)
-        self.closed: list[BlockSummary] = list(_unpack_index(index))
+        self.closed: list[BlockSummary] = list(_unpack_index(index)) if index else []
         self.blocks: dict[int, bytes] = {}
         """Closed blocks that are loaded, by number."""
         self.created = _NO_BLOCKS

@@ -59,7 +59,7 @@ class AccountShard(Shard):
     ) -> None:
         super().__init__(store, *arguments, **settings)
         self.policy = policy
-        self.decoder = Decoder(policy, partitions)
+        self.decoder = Decoder(policy, partitions, cached_accounts=cache_accounts)
         self.cache_accounts = cache_accounts
         self.due_chunk_accounts = due_chunk_accounts
         self._accounts: dict[str, Account] = {}

@@ -58,7 +58,7 @@ class Settings(BaseSettings):
     due_chunk_accounts: int = Field(500, ge=1, le=5_000)
     """Accounts done at once when time alone changes many: purchases wait no longer than for one chunk."""
     relay_interval_ms: int = Field(20, ge=0, le=1_000)
-    """How long outgoing records gather: a transaction costs the same for one as for a thousand."""
+    """How long changes gather after others were published: a transaction costs the same for one as for a thousand."""
     outbox_records_max: int = Field(20_000, ge=100)
     """Outgoing records of one shard that may wait for the broker before the shard stops taking in more."""
 

@@ -213,7 +213,9 @@ class Decoder:
         # ASCII without escapes cannot hold what is looked for: the parser refuses C0 as it stands.
         if not value.isascii() or b"\\" in value or b"\x7f" in value:
             _refuse_control_characters(fields)
-        account_id = self._account_id(fields["account_id"], key, partition)
+        account_id = self._accounts[partition].get(key) if key is not None else None
+        if account_id != fields["account_id"]:
+            account_id = self._checked_account_id(fields["account_id"], key, partition)
         latest_us = timestamp_ms * 1000 + self._future_us if timestamp_ms >= 0 else LAST_INSTANT_US
         occurred_at_us = _instant("occurred_at", fields["occurred_at"], latest_us)
         event = event_of(fields, account_id, occurred_at_us, latest_us)
@@ -257,12 +259,8 @@ class Decoder:
     ) -> Engagement:
         return Engagement(account_id, fields["event_id"], occurred_at_us, fields["kind"], fields.get("weight"))
 
-    def _account_id(self, account_id: str, key: bytes | None, partition: int) -> str:
-        """The account id, checked against key and partition; the same object each time while it is cached."""
-        if key is not None:
-            known = self._accounts[partition].get(key)
-            if known == account_id:
-                return known
+    def _checked_account_id(self, account_id: str, key: bytes | None, partition: int) -> str:
+        """The account id, checked against key and partition; from now on the same object while it is cached."""
         if not _ACCOUNT_ID(account_id):
             raise BadRecord(
                 Reason.BAD_FORMAT,

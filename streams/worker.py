@@ -276,7 +276,6 @@ class Worker:
         store = ShardStore(self.redis, settings.redis_prefix, stage, partition)
         common: dict[str, Any] = {
             "wall_clock": wall_clock_us,
-            "relay_interval_ms": settings.relay_interval_ms,
             "outbox_records_max": settings.outbox_records_max,
             "failed": self._failed,
             "policy": self.policy,
@@ -289,6 +288,7 @@ class Worker:
                 partitions=self.partitions,
                 cache_accounts=max(1_000, settings.cache_accounts // max(1, self.partitions)),
                 due_chunk_accounts=settings.due_chunk_accounts,
+                relay_interval_ms=0,  # standings need no transaction: gathering them would only make changes late
                 **common,
             )
         return RankingShard(
@@ -297,6 +297,7 @@ class Worker:
             self,
             read_told=self._read_told,
             partition_of=self._partition_of,
+            relay_interval_ms=settings.relay_interval_ms,
             **common,
         )
 
