@@ -26,6 +26,7 @@ from typing import cast
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
+from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from benchmarks.purchases import DAYS, account_id, now, publish, purchases
@@ -96,10 +97,11 @@ class Bench:
         self.events, self.accounts = events, accounts
         self.now = now()
 
-    def settings(self, name: str) -> Settings:
+    def settings(self, name: str, **more: str) -> Settings:
         """The settings of a run."""
         return Settings.model_validate(
-            {
+            more
+            | {
                 "kafka_bootstrap_servers": self.kafka,
                 "redis_url": self.redis_url,
                 "kafka_transactions": self.transactions,
@@ -121,14 +123,9 @@ class Bench:
         self, settings: Settings, module: str, *arguments: str
     ) -> AsyncIterator[asyncio.subprocess.Process]:
         """A child process, ended by SIGTERM."""
-        environment = os.environ | {
-            "RESEGMENT_KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
-            "RESEGMENT_REDIS_URL": settings.redis_url.get_secret_value(),
-            "RESEGMENT_KAFKA_TRANSACTIONS": str(settings.kafka_transactions),
-            "RESEGMENT_KAFKA_GROUP": settings.kafka_group,
-            "RESEGMENT_TOPIC_PREFIX": settings.topic_prefix,
-            "RESEGMENT_REDIS_PREFIX": settings.redis_prefix,
-        }
+        named = {name: getattr(settings, name) for name in settings.model_fields_set}
+        values = {name: v.get_secret_value() if isinstance(v, SecretStr) else str(v) for name, v in named.items()}
+        environment = os.environ | {f"RESEGMENT_{name.upper()}": value for name, value in values.items()}
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", f"benchmarks.{module}", *arguments),
             env=environment,
@@ -178,7 +175,7 @@ class Bench:
             if seed_days:
                 await self.seed(settings, redis, seed_days)
             async with self.worker(settings, "metered_worker"):
-                await self._until_ticked(redis, settings)
+                await self.until_ticked(redis, settings)
                 await wait_at_rest(redis, reader, settings, timeout_seconds=REST_SECONDS)
             before = await self._count_changes(reader)
             records = purchases(self.events, self.accounts, seed=1, now=self.now)
@@ -193,7 +190,8 @@ class Bench:
         await redis.aclose()
         return Result(self.events, seconds, cpu, changes)
 
-    async def _until_ticked(self, redis: Redis, settings: Settings) -> None:
+    async def until_ticked(self, redis: Redis, settings: Settings) -> None:
+        """Return when every shard has a worker and its first tick."""
         keys = [shard_keys(settings.redis_prefix, StageName.ACCOUNTS, number).meta for number in range(PARTITIONS)]
         while not all([b'"mode":"live"' in cast(bytes, await redis.hget(key, "state") or b"") for key in keys]):
             await asyncio.sleep(0.05)
