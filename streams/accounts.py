@@ -4,9 +4,12 @@ Time never overtakes data: a tick names the end of each input when it was made, 
 applied everything before. What is due when a tick has passed is done in chunks, between batches.
 """
 
+import asyncio
 import logging
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple
+
+from redis.exceptions import RedisError
 
 from segmentation.account import NEVER, NO_DAY, Account, Reason, Standing, entry_id_of, reason_of
 from segmentation.events import MICROSECONDS_PER_DAY, Event, Purchase
@@ -15,7 +18,7 @@ from segmentation.policy import Policy
 from state.documents import decode_account, decode_profile, encode_account, encode_profile
 from state.shard_store import Claim, Commit, ShardStore
 from streams.dead_letters import dead_letter
-from streams.messages import Mode, Outgoing, Standings, Tick, decode_tick, encode_standings
+from streams.messages import Mode, Outgoing, Reached, Standings, Tick, decode_tick, encode_standings
 from streams.shard import CorruptState, Record, Shard
 from streams.topics import ACCOUNT_INPUTS, Topic
 from streams.wire import BadRecord, Decoder
@@ -23,6 +26,11 @@ from streams.wire import BadRecord, Decoder
 log = logging.getLogger(__name__)
 
 POPULATION = "all"
+
+PACE_SECONDS = 0.01
+PACE_SECONDS_MAX = 1.0
+"""How often due work looks whether the ranking stage has taken what it told, and how long it waits for it: if nobody
+owns that shard just now, others of the same population may still be told."""
 
 _KINDS: dict[Topic, Literal["purchase", "signup", "engagement"]] = {
     Topic.PURCHASES: "purchase",
@@ -55,6 +63,7 @@ class AccountShard(Shard):
         partitions: int,
         cache_accounts: int,
         due_chunk_accounts: int,
+        ranking: ShardStore,
         **settings: Any,
     ) -> None:
         super().__init__(store, *arguments, **settings)
@@ -62,6 +71,8 @@ class AccountShard(Shard):
         self.decoder = Decoder(policy, partitions, cached_accounts=cache_accounts)
         self.cache_accounts = cache_accounts
         self.due_chunk_accounts = due_chunk_accounts
+        self._ranking = ranking
+        """Of the shard that ranks these accounts; only looked at."""
         self._accounts: dict[str, Account] = {}
         """The newest used last."""
         self._held: list[_HeldTick] = []
@@ -89,6 +100,8 @@ class AccountShard(Shard):
         self.decoder.unknown_fields = 0
         self._accounts.clear()
         self._held.clear()
+        self._told_of: list[tuple[int, str]] = []
+        """Up to where the last two chunks of due work that had something to tell were done."""
         self.due_work.set()
 
     def _state(self) -> dict[str, Any]:
@@ -374,7 +387,26 @@ class AccountShard(Shard):
         for account in accounts.values():
             _saved(account)
         self._evict()
+        if standings:
+            self._told_of = [*self._told_of[-1:], self.cursor]
         return True
+
+    async def pace(self) -> None:
+        """No more than two chunks of due work on their way to the ranking stage: a purchase waits behind them there."""
+        await super().pace()
+        until = asyncio.get_running_loop().time() + PACE_SECONDS_MAX
+        while len(self._told_of) == 2 and not await self._is_taken(self._told_of[0]):
+            if asyncio.get_running_loop().time() >= until:
+                return
+            await asyncio.sleep(PACE_SECONDS)
+
+    async def _is_taken(self, cursor: tuple[int, str]) -> bool:
+        try:
+            ranking = await self._ranking.peek()
+        except (RedisError, OSError):
+            return True  # whoever writes next will see to it
+        reached = ranking.state.get("sources", {}).get(str(self.partition)) if ranking else None
+        return reached is None or (Reached.of(reached).cursor or cursor) >= cursor
 
     async def _end_backfill(self) -> None:
         """Nothing is due any more: if all that the log held in the beginning is applied, it is all told."""

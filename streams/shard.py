@@ -132,6 +132,10 @@ class Shard(ABC):
         """Do one chunk of the work that no record brings. Returns whether there may be more."""
         return False
 
+    async def pace(self) -> None:
+        """Wait until more work of that kind holds nobody up."""
+        await self.relay.drained_to(self.outbox_records_max)
+
     # -- claiming ----------------------------------------------------------------------------------------------------
 
     async def claim(self) -> dict[Topic, int]:
@@ -292,7 +296,7 @@ class Shard(ABC):
             if not more:
                 await self.due_work.wait()
                 self.due_work.clear()
-            await self.relay.drained_to(self.outbox_records_max)
+            await self.pace()
 
     async def _guarded(self, work: Awaitable[T]) -> T | None:
         """Do work that ends in a commit. Where that fails nothing was written, or it is found when read again.

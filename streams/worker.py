@@ -22,7 +22,7 @@ from state.keys import StageName
 from state.rights import missing_rights
 from state.shard_store import SCHEMA_VERSION, ShardStore
 from streams import rights, transport
-from streams.accounts import AccountShard
+from streams.accounts import POPULATION, AccountShard
 from streams.log import LogReader
 from streams.partitions import partition_of
 from streams.ranking import RankingShard
@@ -273,7 +273,7 @@ class Worker:
 
     def _new_shard(self, stage: StageName, partition: int) -> Shard:
         settings = self.settings
-        store = ShardStore(self.redis, settings.redis_prefix, stage, partition)
+        store = self._store(stage, partition)
         common: dict[str, Any] = {
             "wall_clock": wall_clock_us,
             "outbox_records_max": settings.outbox_records_max,
@@ -288,6 +288,7 @@ class Worker:
                 partitions=self.partitions,
                 cache_accounts=max(1_000, settings.cache_accounts // max(1, self.partitions)),
                 due_chunk_accounts=settings.due_chunk_accounts,
+                ranking=self._store(StageName.RANKING, self._partition_of(POPULATION)),
                 relay_interval_ms=0,  # standings need no transaction: gathering them would only make changes late
                 **common,
             )
@@ -300,6 +301,9 @@ class Worker:
             relay_interval_ms=settings.relay_interval_ms,
             **common,
         )
+
+    def _store(self, stage: StageName, partition: int) -> ShardStore:
+        return ShardStore(self.redis, self.settings.redis_prefix, stage, partition)
 
     def _new_publisher(self, stage: StageName, partition: int) -> Publisher:
         """Changes need the fence: in a compacted topic a late old record would become the latest.

@@ -34,6 +34,7 @@ def test_who_claims_a_shard_reads_it_when_nobody_else_can_publish_any_more() -> 
         partitions=1,
         cache_accounts=1,
         due_chunk_accounts=1,
+        ranking=ShardStore(cast(Redis, redis), "test", StageName.RANKING, 0),
         wall_clock=lambda: 0,
         relay_interval_ms=1,
         outbox_records_max=100,

@@ -58,6 +58,7 @@ class Scene:
             partitions=1,
             cache_accounts=1,
             due_chunk_accounts=1,
+            ranking=ShardStore(cast(Redis, redis), "test", StageName.RANKING, 0),
             wall_clock=lambda: 0,
             relay_interval_ms=1,
             outbox_records_max=100,

@@ -18,7 +18,7 @@ from segmentation.policy import Policy
 from state import founding
 from state.keys import StageName
 from state.shard_store import ShardStore
-from streams.accounts import AccountShard
+from streams.accounts import POPULATION, AccountShard
 from streams.partitions import partition_of
 from streams.ranking import RankingShard
 from streams.relay import Publisher
@@ -368,7 +368,11 @@ class Worker:
 
     def _new_shard(self, stage: StageName, partition: int) -> Shard:
         world, settings = self.world, self.world.settings
-        store = ShardStore(cast(Redis, world.redis), PREFIX, stage, partition)
+
+        def store_of(stage: StageName, number: int) -> ShardStore:
+            return ShardStore(cast(Redis, world.redis), PREFIX, stage, number)
+
+        store = store_of(stage, partition)
         is_fenced = settings.transactions and stage is StageName.RANKING
         publisher: Publisher = SimulatedPublisher(
             world.log, world.chance, transactional_id=f"{stage}-{partition}" if is_fenced else None
@@ -388,6 +392,7 @@ class Worker:
                 partitions=settings.partitions,
                 cache_accounts=settings.cache_accounts,
                 due_chunk_accounts=settings.due_chunk_accounts,
+                ranking=store_of(StageName.RANKING, partition_of(POPULATION.encode(), settings.partitions)),
                 **common,
             )
         return RankingShard(
