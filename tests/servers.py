@@ -270,20 +270,23 @@ class RedisCluster:
 
     def __init__(self, *, append_only: bool = False, executable: str | None = None) -> None:
         """As RedisServer's. Raises MissingPrerequisite."""
+        self._append_only, self._executable = append_only, executable
         self._bus_ports = [free_port() for _ in range(3)]
         self.masters = [
-            RedisServer(
-                append_only=append_only,
-                executable=executable,
-                settings=[
+            self.new_master(
+                [
                     *("--cluster-enabled", "yes", "--cluster-port", str(port)),
                     *("--cluster-node-timeout", "2000", "--cluster-announce-ip", LOOPBACK),
-                ],
+                ]
             )
             for port in self._bus_ports
         ]
         self._owners: dict[int, RedisServer] = {}
         self._started = ExitStack()
+
+    def new_master(self, settings: Sequence[str]) -> RedisServer:
+        """One of them, with the arguments that make it one."""
+        return RedisServer(append_only=self._append_only, executable=self._executable, settings=settings)
 
     def __enter__(self) -> Self:
         with ExitStack() as starting:

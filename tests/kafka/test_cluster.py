@@ -10,14 +10,24 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from redis.exceptions import NoPermissionError
 
 from segmentation.policy import load_policy
+from state.client import connect
 from state.cluster import masters
+from state.founding import found
 from state.keys import StageName, founding_key, shard_keys
+from state.rights import missing_rights
+from state.shard_store import Claim, Commit, ShardStore
 from streams.accounts import POPULATION
 from streams.partitions import partition_of
+from streams.rest import look
+from streams.settings import Settings
+from streams.snapshot import read_snapshot
 from streams.topics import Topic
+from tests.certificates import Authority
 from tests.pipeline import CommandProcess, Installation, Load, chains, check, environment_of, until
+from tests.secure_servers import SecureRedisCluster
 from tests.servers import KafkaServer, MissingPrerequisite, RedisCluster
 from tests.state.keyspace import empty
 from tests.streams.command_line import POLICY, Done, is_one_line, resegment
@@ -226,6 +236,30 @@ async def test_a_master_that_lost_its_data(installation: Installation, stores: R
         assert all(again[account][: len(chain)] == chain for account, chain in told.items())
         assert sum(map(len, again.values())) > sum(map(len, told.values()))
         worker.check()
+
+
+async def test_a_cluster_with_the_documented_users(tmp_path: Path) -> None:
+    """TLS, also between the masters. The worker's user may do all that a worker does, the reader's may look."""
+    try:
+        new = SecureRedisCluster(Authority(tmp_path))
+    except MissingPrerequisite as missing:
+        pytest.skip(str(missing))
+    with new as cluster:
+        worker, reader = (connect(cluster.url_of(f"resegment-{user}")) for user in ("worker", "reader"))
+        assert await missing_rights(worker, "resegment", PARTITIONS) == []
+        await found(worker, "resegment", "policy", "hash", PARTITIONS)
+        store = ShardStore(worker, "resegment", StageName.RANKING, 0)
+        await store.claim("one")
+        await store.commit(Commit({"standings": 1}, {}))
+        assert await ShardStore(reader, "resegment", StageName.RANKING, 0).peek() == Claim({"standings": 1}, {}, {})
+        assert (await look(reader, "resegment", PARTITIONS)).missing is None
+        assert len((await read_snapshot(reader, Settings())).ranking_shards) == PARTITIONS
+        with pytest.raises(NoPermissionError):
+            await reader.hset(store.keys.meta, "owner", "me")
+        cluster.begin_move(store.keys.meta, cluster.another(cluster.owner(store.keys.meta)))
+        for redis in (worker, reader):  # what is not here might be there already
+            assert await ShardStore(redis, "resegment", StageName.RANKING, 0).load("documents", ["acme"]) == [None]
+        await asyncio.gather(worker.aclose(), reader.aclose())
 
 
 def lose_all(stores: RedisCluster, key: str) -> None:
