@@ -277,7 +277,7 @@ class SecureRedisCluster(RedisCluster):
         self.passwords = new_redis_passwords()
         super().__init__()
 
-    def new_master(self, settings: Sequence[str]) -> RedisServer:
+    def new_node(self, settings: Sequence[str]) -> RedisServer:
         """TLS between them, too."""
         return SecureRedis(self.authority, passwords=self.passwords, settings=[*settings, *("--tls-cluster", "yes")])
 

@@ -271,22 +271,26 @@ class RedisCluster:
     def __init__(self, *, append_only: bool = False, executable: str | None = None) -> None:
         """As RedisServer's. Raises MissingPrerequisite."""
         self._append_only, self._executable = append_only, executable
-        self._bus_ports = [free_port() for _ in range(3)]
-        self.masters = [
-            self.new_master(
-                [
-                    *("--cluster-enabled", "yes", "--cluster-port", str(port)),
-                    *("--cluster-node-timeout", "2000", "--cluster-announce-ip", LOOPBACK),
-                ]
-            )
-            for port in self._bus_ports
-        ]
+        self._bus_ports: dict[RedisServer, int] = {}
+        self.masters = [self._new_node() for _ in range(3)]
         self._owners: dict[int, RedisServer] = {}
         self._started = ExitStack()
 
-    def new_master(self, settings: Sequence[str]) -> RedisServer:
+    def new_node(self, settings: Sequence[str]) -> RedisServer:
         """One of them, with the arguments that make it one."""
         return RedisServer(append_only=self._append_only, executable=self._executable, settings=settings)
+
+    def _new_node(self) -> RedisServer:
+        port = free_port()
+        node = self.new_node(
+            [
+                *("--cluster-enabled", "yes", "--cluster-port", str(port)),
+                *("--cluster-node-timeout", "2000", "--cluster-announce-ip", LOOPBACK),
+                *("--repl-diskless-sync-delay", "0"),
+            ]
+        )
+        self._bus_ports[node] = port
+        return node
 
     def __enter__(self) -> Self:
         with ExitStack() as starting:
@@ -357,10 +361,25 @@ class RedisCluster:
             self.command(master, "CLUSTER", "SET-CONFIG-EPOCH", number + 1)
             self.command(master, "CLUSTER", "ADDSLOTSRANGE", bounds[number], bounds[number + 1] - 1)
             self._owners |= dict.fromkeys(range(bounds[number], bounds[number + 1]), master)
-        for master, bus_port in zip(self.masters[1:], self._bus_ports[1:], strict=True):
-            host, port = master.address.split(":")
-            self.command(self.masters[0], "CLUSTER", "MEET", host, port, bus_port)
+        for master in self.masters[1:]:
+            self._meet(master)
         self.until_ok()
+
+    def _meet(self, node: RedisServer) -> None:
+        host, port = node.address.split(":")
+        self.command(self.masters[0], "CLUSTER", "MEET", host, port, self._bus_ports[node])
+
+    def add_replica(self, master: RedisServer) -> RedisServer:
+        """A new node that has what this master has, until the end of the context."""
+        node = self._started.enter_context(self._new_node())
+        self._meet(node)
+        master_id = self.command(master, "CLUSTER", "MYID")
+        while f"{master_id} {master.address}" not in str(self.command(node, "CLUSTER", "NODES")):
+            time.sleep(0.01)
+        self.command(node, "CLUSTER", "REPLICATE", master_id)
+        while self.command(node, "INFO").get("master_link_status") != "up":
+            time.sleep(0.01)
+        return node
 
 
 def kafka_jars() -> Path:

@@ -1,6 +1,7 @@
 """The client of a cluster: what it does where a store on one node would do nothing."""
 
 import asyncio
+import contextlib
 import random
 from collections.abc import AsyncIterator
 
@@ -21,8 +22,10 @@ from state.founding import found, is_partly_lost
 from state.keys import StageName, founding_key, shard_keys
 from state.rights import FOUNDING_COMMANDS, SHARD_COMMANDS, missing_rights
 from state.shard_store import Commit, ShardStore
+from streams.embedded import store_executable
 from streams.rest import SHARDS_AT_ONCE, look
 from streams.server_process import LOOPBACK, free_port
+from tests.pipeline import until
 from tests.servers import RedisCluster
 from tests.state.conftest import PREFIX
 from tests.state.keyspace import all_keys, keyspace
@@ -103,6 +106,34 @@ async def test_a_transaction_has_one_slot(redis: Redis) -> None:
         with pytest.raises(ClusterCrossSlotError):
             await pipeline.execute()
     assert await all_keys(redis) == []
+
+
+async def test_a_replica_that_takes_over_is_followed(redis: Redis) -> None:
+    """Its master does not answer: that is one error, as of any store that is away, and then the others know."""
+    with RedisCluster(executable=store_executable()) as cluster:
+        client = connect(cluster.url)
+        store = ShardStore(client, PREFIX, StageName.ACCOUNTS, 0)
+        await store.create()
+        await store.claim("one")
+        master = cluster.owner(store.keys.meta)
+        replica = cluster.add_replica(master)
+        await store.commit(full_commit(1))
+        assert cluster.command(master, "WAIT", 1, 10_000) == 1
+        master.kill()
+        with pytest.raises(ConnectionError):
+            await store.commit(full_commit(2))
+        cluster.command(replica, "CLUSTER", "FAILOVER", "TAKEOVER")
+
+        async def committed() -> bool:
+            with contextlib.suppress(ConnectionError, ClusterDownError):
+                await store.commit(full_commit(2))
+                return True
+            return False
+
+        await until(committed, "a commit on the replica")
+        assert await store.outbox() == [b"1", b"2"]
+        assert replica.address in await masters(client)
+        await client.aclose()
 
 
 # -- slots that move -------------------------------------------------------------------------------------------------
