@@ -2,6 +2,7 @@
 
 import asyncio
 import builtins
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -17,8 +18,10 @@ from redis.asyncio.connection import (
 )
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
-from redis.exceptions import TimeoutError
+from redis.exceptions import ConnectionError, RedisError, TimeoutError
 from redis.typing import EncodableT
+
+from state.cluster import ClusterRedis
 
 RETRIES = 3
 RETRY_SECONDS_BASE, RETRY_SECONDS_MAX = 0.05, 1.0
@@ -73,17 +76,47 @@ _CLASSES: dict[type, type] = {
 def connect(url: str) -> Redis:
     """A client for redis://, rediss:// (TLS) and unix:// addresses, as redis-py reads them; connects when first used.
 
+    redis+cluster:// and rediss+cluster:// are a cluster's, with some of its nodes: host:port, comma separated.
     Raises ValueError for an address that is none of these. The message repeats nothing that may be a password.
     """
-    _check(url)
+    addresses = server_addresses(url)
+    for address in addresses:
+        _check(address)
+    if not is_cluster(url):
+        return Redis(connection_pool=_pool(url))
+    # a node that is silent may have been replaced: it is not asked again
+    pools = [_pool(address, (ConnectionError,)) for address in addresses]
+    if any(pool.connection_kwargs.get("db") for pool in pools):
+        raise ValueError("a cluster has no databases but 0")
+    return ClusterRedis(pools)
+
+
+def is_cluster(url: str) -> bool:
+    """Whether it is a cluster's address."""
+    return url.partition("://")[0] in _CLUSTER_SCHEMES
+
+
+def server_addresses(url: str) -> list[str]:
+    """The address of each server that an address names: one, but for a cluster's."""
+    if not is_cluster(url):
+        return [url]
+    scheme, _, rest = url.partition("://")
+    authority = re.split("[/?#]", rest, maxsplit=1)[0]
+    user, at, hosts = authority.rpartition("@")
+    tail = rest.removeprefix(authority)
+    return [f"{scheme.partition('+')[0]}://{user}{at}{host.strip()}{tail}" for host in hosts.split(",")]
+
+
+def _pool(url: str, retried: tuple[type[RedisError], ...] = (ConnectionError, TimeoutError)) -> ConnectionPool:
+    backoff = ExponentialWithJitterBackoff(base=RETRY_SECONDS_BASE, cap=RETRY_SECONDS_MAX)
     pool = ConnectionPool.from_url(
         url,
-        retry=Retry(ExponentialWithJitterBackoff(base=RETRY_SECONDS_BASE, cap=RETRY_SECONDS_MAX), RETRIES),
+        retry=Retry(backoff, RETRIES, retried),
         socket_connect_timeout=5,
         socket_timeout=30,
     )
     pool.connection_class = _CLASSES.get(pool.connection_class, pool.connection_class)
-    return Redis(connection_pool=pool)
+    return pool
 
 
 def _check(url: str) -> None:
@@ -94,7 +127,8 @@ def _check(url: str) -> None:
     except ValueError:
         raise ValueError(f"what should be its port is no number from 0 to 65535; {_ESCAPE}") from None
     if parts.scheme not in _SCHEMES:
-        raise ValueError(f"it does not begin with {', '.join(f'{scheme}://' for scheme in _SCHEMES)}")
+        schemes = ", ".join(f"{scheme}://" for scheme in (*_SCHEMES, *_CLUSTER_SCHEMES))
+        raise ValueError(f"it does not begin with {schemes}")
     if any("@" in part for part in (parts.path, parts.query, parts.fragment)):
         raise ValueError(f"it has an @ behind a /, ? or #; {_ESCAPE}")
     for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"):
@@ -104,4 +138,5 @@ def _check(url: str) -> None:
 
 
 _SCHEMES = ("redis", "rediss", "unix")
+_CLUSTER_SCHEMES = ("redis+cluster", "rediss+cluster")
 _ESCAPE = "in user and password / is written %2F, ? %3F, # %23, @ %40 and : %3A"

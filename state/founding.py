@@ -44,6 +44,18 @@ async def agreed_beginning(redis: Redis, prefix: str, plan: bytes) -> bytes:
     return bytes(agreed)
 
 
+async def is_partly_lost(redis: Redis, prefix: str, partitions: int) -> bool:
+    """Whether shards are there, and what they were founded with is not: a node of a cluster may lose its data alone.
+
+    To found the installation again would join shards of two beginnings. Two round trips a partition.
+    """
+    stores = [ShardStore(redis, prefix, stage, number) for stage in StageName for number in range(partitions)]
+    held = [await store.peek() for store in stores]
+    # in this order: another worker, which founds it meanwhile, agrees on the plan before it makes a shard
+    [plan] = await redis.hmget(founding_key(prefix), ["beginning"])
+    return plan is None and any(claim is not None for claim in held)
+
+
 class Beginning(NamedTuple):
     """What a new shard holds: where it reads on, and its stage's own small state."""
 

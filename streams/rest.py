@@ -1,7 +1,7 @@
 """Whether the shards have done everything that was published, told from their state: no worker needs to be asked."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import orjson
@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 
 from segmentation.account import NEVER
 from segmentation.events import MICROSECONDS_PER_DAY
+from state.cluster import ClusterRedis
 from state.founding import read_founding
 from state.keys import StageName, shard_keys
 from streams.log import LogReader
@@ -19,6 +20,9 @@ from streams.topics import ACCOUNT_INPUTS, Topic
 
 POLL_SECONDS = 0.005
 NO_PROGRESS_SECONDS = 60.0
+
+SHARDS_AT_ONCE = 32
+"""Of a cluster, read at the same time: each needs a connection meanwhile."""
 
 Ends = Mapping[tuple[Topic, int], int]
 """(Input topic, partition) -> the offset up to which it has to be applied."""
@@ -58,6 +62,8 @@ class ShardsNow(NamedTuple):
     ranking: list[ShardNow]
     missing: str | None
     """A shard that is not there (yet); None: all are."""
+    is_one_moment: bool = True
+    """False: on a cluster some were written while others were read, so together they say nothing."""
 
     @property
     def mode(self) -> str | None:
@@ -86,7 +92,8 @@ class ShardsNow(NamedTuple):
 
     def unrest(self, ends: Ends, firsts: Ends) -> str | None:
         """What keeps the shards from having done everything up to the ends, in words; None: nothing does."""
-        return self.missing or self.unreached(ends, firsts) or self._unfinished()
+        moved = None if self.is_one_moment else "the shards changed while they were looked at"
+        return self.missing or self.unreached(ends, firsts) or self._unfinished() or moved
 
     def _unfinished(self) -> str | None:
         taken: dict[str, list[Reached]] = {}
@@ -118,19 +125,48 @@ class ShardsNow(NamedTuple):
 
 
 async def look(redis: Redis, prefix: str, partitions: int) -> ShardsNow:
-    """All shards at one moment, in one round trip. Raises RedisError."""
+    """All shards at one moment, in one round trip; on a cluster in two, or more for many. Raises RedisError.
+
+    The nodes of a cluster share no moment. So there each shard is read twice, the second time when all have been read
+    once: where none has changed, all were like this at every moment in between.
+    """
     stages = [(stage, number) for stage in StageName for number in range(partitions)]
+    if isinstance(redis, ClusterRedis):
+        first = await _read_each(redis, prefix, stages)
+        answers = await _read_each(redis, prefix, stages)
+        return _shards_now(stages, answers, is_one_moment=answers == first)
+    return _shards_now(stages, await _read(redis, prefix, stages))
+
+
+async def _read(redis: Redis, prefix: str, stages: Sequence[tuple[StageName, int]]) -> list[Any]:
+    """Three answers a shard, all of one moment; on a cluster only one shard's are to be had so."""
     async with redis.pipeline(transaction=True) as pipeline:
         for stage, number in stages:
             keys = shard_keys(prefix, stage, number)
-            pipeline.hmget(keys.meta, ["progress", "state", "told"])
+            # the commits: what was written and taken back looks the same without them
+            pipeline.hmget(keys.meta, ["progress", "state", "told", "commits"])
             pipeline.llen(keys.outbox)
             pipeline.zrange(keys.due, 0, 0, withscores=True)
-        answers = await pipeline.execute()
+        return await pipeline.execute()
+
+
+async def _read_each(redis: Redis, prefix: str, stages: Sequence[tuple[StageName, int]]) -> list[Any]:
+    answers = []
+    for at in range(0, len(stages), SHARDS_AT_ONCE):
+        for found in await asyncio.gather(
+            *(_read(redis, prefix, [shard]) for shard in stages[at : at + SHARDS_AT_ONCE])
+        ):
+            answers += found
+    return answers
+
+
+def _shards_now(
+    stages: Sequence[tuple[StageName, int]], answers: Sequence[Any], *, is_one_moment: bool = True
+) -> ShardsNow:
     shards: dict[StageName, list[ShardNow]] = {stage: [] for stage in StageName}
     missing = None
     for (stage, number), at in zip(stages, range(0, len(answers), 3), strict=True):
-        (progress, state, told), waiting, due = answers[at : at + 3]
+        (progress, state, told, _), waiting, due = answers[at : at + 3]
         if progress is None:
             missing = f"{stage} shard {number} is not there (yet)"
         shards[stage].append(
@@ -142,7 +178,7 @@ async def look(redis: Redis, prefix: str, partitions: int) -> ShardsNow:
                 orjson.loads(told) if told else {},
             )
         )
-    return ShardsNow(shards[StageName.ACCOUNTS], shards[StageName.RANKING], missing)
+    return ShardsNow(shards[StageName.ACCOUNTS], shards[StageName.RANKING], missing, is_one_moment)
 
 
 async def unrest(redis: Redis, reader: LogReader, settings: Settings) -> str | None:
@@ -200,7 +236,7 @@ class ShardsAtWork:
         self._no_progress_seconds = no_progress_seconds
 
     async def look(self) -> ShardsNow:
-        """One round trip. Raises RedisError."""
+        """All shards. Raises RedisError."""
         return await look(self._redis, self._prefix, self._partitions)
 
     async def until_at_rest(self, ends: Ends) -> int:

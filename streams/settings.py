@@ -38,7 +38,8 @@ class Settings(BaseSettings):
     """Before every topic's name."""
 
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
-    """redis://user:password@host:port/db, rediss:// for TLS (with ?ssl_ca_certs=FILE), unix:// for a socket."""
+    """redis://user:password@host:port/db, rediss:// for TLS (with ?ssl_ca_certs=FILE), unix:// for a socket;
+    redis+cluster://user:password@host:port,host:port for a cluster, rediss+cluster:// for one with TLS."""
     redis_prefix: str = Field("resegment", pattern=r"^[A-Za-z0-9._-]{1,64}$")
     """Before every key."""
 

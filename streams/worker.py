@@ -120,7 +120,7 @@ class Worker:
 
         Raises CannotStart, CorruptState.
         """
-        await self._check_rights()
+        _require("broker", await rights.missing_rights(self.settings))
         await self.reader.refresh()
         counts = {topic: self.reader.partition_count(topic) for topic in Topic}
         missing = [self.names.name(topic) for topic, count in counts.items() if not count]
@@ -131,6 +131,7 @@ class Worker:
             raise CannotStart(f"partition counts differ, they must be equal: {listed}")
         self.partitions = counts[Topic.PURCHASES]
         prefix = self.settings.redis_prefix
+        _require("store", await missing_rights(self.redis, prefix, self.partitions))
         # In this order: what another worker founds meanwhile, and tells, must not look like a store that lost its data.
         was_told = await self._was_anything_told(counts[Topic.SEGMENTS])
         known = await founding.read_founding(self.redis, prefix)
@@ -140,6 +141,12 @@ class Worker:
                     f"the store holds nothing under {prefix!r}, but {self.names.name(Topic.SEGMENTS)} holds changes: "
                     "it lost its data, or this is the wrong store. Restore it, or start one worker with --rebuild."
                 )
+            if await founding.is_partly_lost(self.redis, prefix, self.partitions):
+                raise CorruptState(
+                    f"the store holds shards under {prefix!r}, but not what they were founded with: a node of the "
+                    "cluster lost its data. Restore it; or drop the installation's keys on the others, too, and start "
+                    "one worker with --rebuild."
+                )
             policy = self.policy
             if was_told:
                 log.warning("rebuilding the state from the log; nothing is announced before it is where the log ended")
@@ -148,19 +155,6 @@ class Worker:
                 self.redis, prefix, policy.canonical(), policy.hash, self.partitions, beginnings
             )
         self._check(known)
-
-    async def _check_rights(self) -> None:
-        """Raises CannotStart where broker or store would refuse later what a worker does."""
-        asked = {
-            "broker": await rights.missing_rights(self.settings),
-            "store": await missing_rights(self.redis, self.settings.redis_prefix),
-        }
-        for server, missing in asked.items():
-            if missing:
-                raise CannotStart(
-                    f"the {server} does not let this user do all that a worker does (docs/security.md); "
-                    f"missing: {', '.join(missing)}"
-                )
 
     def _check(self, known: founding.Founding) -> None:
         if known.schema_version != SCHEMA_VERSION:
@@ -402,6 +396,15 @@ async def beginnings_of_shards(
             {str(Topic.STANDINGS): begin}, {"begin": begin, "backfill_until": ends}
         )
     return beginnings
+
+
+def _require(server: str, missing: Sequence[str]) -> None:
+    """Raises CannotStart where a server would refuse later what a worker does."""
+    if missing:
+        raise CannotStart(
+            f"the {server} does not let this user do all that a worker does (docs/security.md); "
+            f"missing: {', '.join(missing)}"
+        )
 
 
 def _stage_of(topic: Topic) -> StageName:

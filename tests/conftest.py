@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from streams.embedded import Embedded, embedded_store
+from streams.embedded import Embedded, embedded_store, store_executable
+from tests.servers import RedisCluster
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +21,13 @@ def valkey_url() -> Iterator[str]:
     """A Valkey of its own, which no worker uses: a test may flush it."""
     with embedded_store() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[RedisCluster]:
+    """Three Valkeys that share the slots, which no worker uses: a test may empty them."""
+    with RedisCluster(executable=store_executable()) as servers:
+        yield servers
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

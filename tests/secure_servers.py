@@ -12,7 +12,7 @@ import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.client import AIOKafkaClient
@@ -20,7 +20,7 @@ from aiokafka.protocol.admin import CreateAclsRequest, DeleteAclsRequest, Descri
 
 from streams.server_process import LOOPBACK
 from tests.certificates import Authority
-from tests.servers import KafkaServer, RedisServer
+from tests.servers import KafkaServer, RedisCluster, RedisServer
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "security.md"
 
@@ -214,10 +214,12 @@ async def _in_force(client: AIOKafkaClient, right: KafkaRight) -> bool:
 class SecureRedis(RedisServer):
     """Redis that speaks TLS alone, to users with passwords alone."""
 
-    def __init__(self, authority: Authority) -> None:
+    def __init__(
+        self, authority: Authority, *, passwords: Mapping[str, str] | None = None, settings: Sequence[str] = ()
+    ) -> None:
         self.authority = authority
-        self.passwords = {user: secrets.token_urlsafe(18) for user in (ROOT, "resegment-worker", "resegment-reader")}
-        super().__init__(append_only=True)
+        self.passwords = passwords or new_redis_passwords()
+        super().__init__(append_only=True, settings=settings)
 
     def listening(self, port: int, directory: Path) -> list[str]:
         """TLS, no plain port."""
@@ -265,6 +267,37 @@ class SecureRedis(RedisServer):
     def url(self) -> str:
         """The address for ROOT."""
         return self.url_of(ROOT)
+
+
+class SecureRedisCluster(RedisCluster):
+    """Three of those, each with the same users, who may also do what docs/security.md says of a cluster."""
+
+    def __init__(self, authority: Authority) -> None:
+        self.authority = authority
+        self.passwords = new_redis_passwords()
+        super().__init__()
+
+    def new_node(self, settings: Sequence[str]) -> RedisServer:
+        """TLS between them, too."""
+        return SecureRedis(self.authority, passwords=self.passwords, settings=[*settings, *("--tls-cluster", "yes")])
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        (more,) = set(re.findall(r"`(\+\w+)` on a cluster", DOCUMENT.read_text()))
+        for user in self.passwords.keys() - {ROOT}:
+            for master in self.masters:
+                self.command(master, "ACL", "SETUSER", user, more)
+        return self
+
+    def url_of(self, user: str) -> str:
+        """The address for a user."""
+        hosts = ",".join(master.address for master in self.masters)
+        return f"rediss+cluster://{user}:{self.passwords[user]}@{hosts}?ssl_ca_certs={self.authority.file}"
+
+
+def new_redis_passwords() -> dict[str, str]:
+    """For each user of the store."""
+    return {user: secrets.token_urlsafe(18) for user in (ROOT, "resegment-worker", "resegment-reader")}
 
 
 def without(words: Sequence[str], *gone: str) -> Iterator[str]:

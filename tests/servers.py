@@ -9,12 +9,17 @@ import secrets
 import shutil
 import subprocess
 import tempfile
+import time
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
+
+from redis import Redis
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
 from streams.server_process import LOOPBACK, ServerProcess, free_port, kafka_answers, redis_answers
 
@@ -208,9 +213,14 @@ class RedisServer(_Server):
         print(redis.url)
     """
 
-    def __init__(self, *, append_only: bool = False) -> None:
-        """`append_only` keeps the data over a restart, synced each second. Raises MissingPrerequisite."""
-        executable = _program("redis-server", "Redis 7 or newer (Debian: redis-server)")
+    def __init__(
+        self, *, append_only: bool = False, executable: str | None = None, settings: Sequence[str] = ()
+    ) -> None:
+        """`append_only` keeps the data over a restart, synced each second. Raises MissingPrerequisite.
+
+        `executable`: another server than this machine's. `settings`: arguments that win over the ones below.
+        """
+        executable = executable or _program("redis-server", "Redis 7 or newer (Debian: redis-server)")
         directory = Path(tempfile.mkdtemp(prefix="resegment-redis-"))
         port = free_port()
         command = [
@@ -222,6 +232,7 @@ class RedisServer(_Server):
             *("--appendonly", "yes" if append_only else "no"),
             *("--appendfsync", "everysec"),
             *("--maxmemory-policy", "noeviction"),
+            *settings,
         ]
         self._process = ServerProcess(
             command,
@@ -240,9 +251,135 @@ class RedisServer(_Server):
         return redis_answers(port, directory)
 
     @property
+    def address(self) -> str:
+        """ "host:port"."""
+        return f"{LOOPBACK}:{self._process.port}"
+
+    @property
     def url(self) -> str:
         """The address: "redis://host:port/0"."""
-        return f"redis://{LOOPBACK}:{self._process.port}/0"
+        return f"redis://{self.address}/0"
+
+
+class RedisCluster:
+    """Three masters that share all slots, without replicas.
+
+    with RedisCluster() as cluster:
+        print(cluster.url)
+    """
+
+    def __init__(self, *, append_only: bool = False, executable: str | None = None) -> None:
+        """As RedisServer's. Raises MissingPrerequisite."""
+        self._append_only, self._executable = append_only, executable
+        self._bus_ports: dict[RedisServer, int] = {}
+        self.masters = [self._new_node() for _ in range(3)]
+        self._owners: dict[int, RedisServer] = {}
+        self._started = ExitStack()
+
+    def new_node(self, settings: Sequence[str]) -> RedisServer:
+        """One of them, with the arguments that make it one."""
+        return RedisServer(append_only=self._append_only, executable=self._executable, settings=settings)
+
+    def _new_node(self) -> RedisServer:
+        port = free_port()
+        node = self.new_node(
+            [
+                *("--cluster-enabled", "yes", "--cluster-port", str(port)),
+                *("--cluster-node-timeout", "2000", "--cluster-announce-ip", LOOPBACK),
+                *("--repl-diskless-sync-delay", "0"),
+            ]
+        )
+        self._bus_ports[node] = port
+        return node
+
+    def __enter__(self) -> Self:
+        with ExitStack() as starting:
+            for master in self.masters:
+                starting.enter_context(master)
+            self._join()
+            self._started = starting.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._started.close()
+
+    @property
+    def url(self) -> str:
+        """The address: "redis+cluster://host:port,host:port,host:port"."""
+        return f"redis+cluster://{','.join(master.address for master in self.masters)}"
+
+    def command(self, master: RedisServer, *words: str | int) -> Any:
+        """Say something to one of them, and return its answer, with text for bytes."""
+        with Redis.from_url(master.url, decode_responses=True) as redis:
+            return redis.execute_command(*words)
+
+    def slot(self, key: str) -> int:
+        """A key's slot."""
+        return key_slot(key.encode())
+
+    def owner(self, key: str) -> RedisServer:
+        """Who has a key's slot."""
+        return self._owners[self.slot(key)]
+
+    def begin_move(self, key: str, to: RedisServer) -> None:
+        """From now on a key's slot is on its way from its owner to another: who looks for a key that is not there any
+        more is told to ask the other."""
+        slot, source = self.slot(key), self.owner(key)
+        self.command(to, "CLUSTER", "SETSLOT", slot, "IMPORTING", self.command(source, "CLUSTER", "MYID"))
+        self.command(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", self.command(to, "CLUSTER", "MYID"))
+
+    def move_keys(self, key: str, to: RedisServer, *keys: str) -> None:
+        """Some of the keys in a key's slot go there; without names all."""
+        slot, source = self.slot(key), self.owner(key)
+        if moved := keys or self.command(source, "CLUSTER", "GETKEYSINSLOT", slot, 100):
+            host, port = to.address.split(":")
+            self.command(source, "MIGRATE", host, port, "", 0, 10_000, "KEYS", *moved)
+
+    def end_move(self, key: str, to: RedisServer) -> None:
+        """The slot belongs to the other now, and whoever looks elsewhere is told so."""
+        slot, node = self.slot(key), self.command(to, "CLUSTER", "MYID")
+        for master in sorted(self.masters, key=lambda master: master is not to):
+            self.command(master, "CLUSTER", "SETSLOT", slot, "NODE", node)
+        self._owners[slot] = to
+
+    def another(self, than: RedisServer) -> RedisServer:
+        """Not this one."""
+        return next(master for master in self.masters if master is not than)
+
+    def until_ok(self) -> None:
+        """Return when each of them knows all, and that all slots are served."""
+        for master in self.masters:
+            while not {"cluster_state:ok", "cluster_known_nodes:3"} <= set(self._info(master)):
+                time.sleep(0.01)
+
+    def _info(self, master: RedisServer) -> list[str]:
+        return str(self.command(master, "CLUSTER", "INFO")).splitlines()
+
+    def _join(self) -> None:
+        bounds = [0, 5461, 10923, REDIS_CLUSTER_HASH_SLOTS]
+        for number, master in enumerate(self.masters):
+            self.command(master, "CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+            self.command(master, "CLUSTER", "ADDSLOTSRANGE", bounds[number], bounds[number + 1] - 1)
+            self._owners |= dict.fromkeys(range(bounds[number], bounds[number + 1]), master)
+        for master in self.masters[1:]:
+            self._meet(master)
+        self.until_ok()
+
+    def _meet(self, node: RedisServer) -> None:
+        host, port = node.address.split(":")
+        self.command(self.masters[0], "CLUSTER", "MEET", host, port, self._bus_ports[node])
+
+    def add_replica(self, master: RedisServer) -> RedisServer:
+        """A new node that has what this master has, until the end of the context."""
+        node = self._started.enter_context(self._new_node())
+        self._meet(node)
+        master_id = self.command(master, "CLUSTER", "MYID")
+        while f"{master_id} {master.address}" not in str(self.command(node, "CLUSTER", "NODES")):
+            time.sleep(0.01)
+        self.command(node, "CLUSTER", "REPLICATE", master_id)
+        while self.command(node, "INFO").get("master_link_status") != "up":
+            time.sleep(0.01)
+        return node
 
 
 def kafka_jars() -> Path:

@@ -8,16 +8,18 @@ from urllib.parse import urlsplit
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaConnectionError, KafkaError
 from redis.asyncio import Redis
-from redis.exceptions import NoPermissionError, RedisError
+from redis.exceptions import MovedError, NoPermissionError, RedisError
 from rich.text import Text
 
 from segmentation.policy import Policy, PolicyError
+from state.client import server_addresses
+from state.cluster import ClusterRedis, masters
 from state.founding import read_founding
 from state.rights import missing_rights
 from state.shard_store import SCHEMA_VERSION
 from streams import rights
 from streams.cli.console import escape, out, print_json
-from streams.cli.failures import CHECK_FAILED, UNUSABLE, CommandFailed
+from streams.cli.failures import CHECK_FAILED, IS_A_CLUSTER, UNUSABLE, CommandFailed
 from streams.cli.overheard import why_not_connected
 from streams.cli.running import admin, read_policy, read_settings, store
 from streams.settings import Settings
@@ -42,8 +44,8 @@ async def run_doctor(*, policy: Path | None, as_json: bool) -> None:
     settings = read_settings(policy=policy)
     found = [Found("program", "ok", f"resegment {_version()}")]
     rules = _policy(settings, found)
-    await _broker(settings, rules, found)
-    await _store(settings, rules, found)
+    partitions = await _broker(settings, rules, found)
+    await _store(settings, rules, partitions, found)
     if as_json:
         print_json({"found": [entry._asdict() for entry in found]})
     else:
@@ -75,7 +77,8 @@ def _policy(settings: Settings, found: list[Found]) -> Policy | None:
     return policy
 
 
-async def _broker(settings: Settings, policy: Policy | None, found: list[Found]) -> None:
+async def _broker(settings: Settings, policy: Policy | None, found: list[Found]) -> int:
+    """Returns how many partitions there are; 1 where nobody knows."""
     try:
         async with admin(settings) as client:
             cluster = await client.describe_cluster()
@@ -90,12 +93,13 @@ async def _broker(settings: Settings, policy: Policy | None, found: list[Found])
     except (KafkaError, OSError) as error:
         why = (why_not_connected() if isinstance(error, KafkaConnectionError) else "") or error
         found.append(Found("broker", "unreachable", f"{settings.kafka_bootstrap_servers}: {why}"))
-        return
+        return 1
     if missing:
         found.append(Found("broker", "wrong", f"{_NO_WORKER}; missing: {', '.join(missing)}"))
     found.extend(Found("topics", "wrong" if entry.is_error else "warning", entry.text) for entry in findings)
     if not findings:
         found.append(Found("topics", "ok", f"{len(counts)} topics, {counts[Topic.PURCHASES]} partitions"))
+    return counts.get(Topic.PURCHASES) or 1
 
 
 def _protocol(client: AIOKafkaAdminClient) -> str:
@@ -111,29 +115,37 @@ def _protocol(client: AIOKafkaAdminClient) -> str:
     )
 
 
-async def _store(settings: Settings, policy: Policy | None, found: list[Found]) -> None:
+async def _store(settings: Settings, policy: Policy | None, partitions: int, found: list[Found]) -> None:
     try:
         async with store(settings) as redis:
             try:
-                info = await redis.info()
+                nodes = await masters(redis)
+                infos = {address: await node.info() for address, node in nodes.items()}
             except NoPermissionError:
                 found.append(Found("store", "ok", "it answers"))
                 found.append(Found("store", "warning", _NOT_LOOKED_AT))
             else:
-                found.append(Found("store", "ok", _product(info)))
-                found.extend(_durability(info))
-            address = urlsplit(settings.redis_url.get_secret_value())
-            is_private = address.scheme in ("rediss", "unix")
-            found.extend(_in_the_clear("store", is_private, [address.hostname or "localhost"]))
-            if missing := await missing_rights(redis, settings.redis_prefix):
+                for address, info in infos.items():
+                    about = f"{address}: " if isinstance(redis, ClusterRedis) else ""
+                    looked_at = [Found("store", "ok", _product(info)), *_durability(info)]
+                    found.extend(entry._replace(text=about + entry.text) for entry in looked_at)
+            servers = [urlsplit(server) for server in server_addresses(settings.redis_url.get_secret_value())]
+            is_private = servers[0].scheme in ("rediss", "unix")
+            found.extend(_in_the_clear("store", is_private, [server.hostname or "localhost" for server in servers]))
+            if missing := await missing_rights(redis, settings.redis_prefix, partitions):
                 found.append(Found("store", "wrong", f"{_NO_WORKER}; missing: {', '.join(missing)}"))
             found.append(await _state(redis, settings, policy))
+    except MovedError:
+        found.append(Found("store", "wrong", IS_A_CLUSTER))
     except (RedisError, OSError) as error:
         found.append(Found("store", "unreachable", str(error)))
 
 
 _NO_WORKER = "as this user no worker would begin (docs/security.md says what it needs)"
-_NOT_LOOKED_AT = "this user may not ask for INFO: see yourself that maxmemory-policy is noeviction, and appendonly yes"
+_NOT_LOOKED_AT = (
+    "this user may not ask for INFO (and, of a cluster, CLUSTER SLOTS): see yourself that maxmemory-policy is "
+    "noeviction, and appendonly yes"
+)
 
 
 def _broker_hosts(settings: Settings) -> list[str]:

@@ -13,6 +13,12 @@ CHECK_FAILED = 1
 UNUSABLE = 2
 """Exit status: used wrongly, or something that is needed cannot be reached."""
 
+IS_A_CLUSTER = "it is a node of a cluster, whose address begins with redis+cluster:// or rediss+cluster://"
+RESTORE = (
+    "Restore it; or drop the installation's other keys, too (of a cluster: on every node), and start one worker with "
+    "--rebuild."
+)
+
 
 class CommandFailed(Exception):
     """A command's own failure. The message says what is wrong and what to do."""
@@ -64,7 +70,7 @@ def _described_by_kind(error: BaseException) -> tuple[str, int]:
     # these are imported when something failed already: no command waits for them
     from aiokafka.errors import KafkaConnectionError, KafkaError
     from pydantic import ValidationError
-    from redis.exceptions import RedisError
+    from redis.exceptions import MovedError, RedisError
 
     from segmentation.policy import PolicyError
     from state.shard_store import NoSuchShard
@@ -84,7 +90,7 @@ def _described_by_kind(error: BaseException) -> tuple[str, int]:
         case NoProgress() | StillChanging():
             return str(error), UNUSABLE
         case NoSuchShard():
-            return f"the store lost data: {error}", CHECK_FAILED
+            return f"the store lost data: {error}. {RESTORE}", CHECK_FAILED
         case ValidationError():
             return "; ".join(_setting_problem(problem) for problem in error.errors()), UNUSABLE
         case KafkaConnectionError():
@@ -92,6 +98,8 @@ def _described_by_kind(error: BaseException) -> tuple[str, int]:
             return f"cannot reach the broker (RESEGMENT_KAFKA_BOOTSTRAP_SERVERS): {why}", UNUSABLE
         case KafkaError():
             return f"the broker: {type(error).__name__}: {error}", UNUSABLE
+        case MovedError():
+            return f"cannot use the store (RESEGMENT_REDIS_URL): {IS_A_CLUSTER}", UNUSABLE
         case RedisError():
             return f"cannot use the store (RESEGMENT_REDIS_URL): {type(error).__name__}: {error}", UNUSABLE
         case asyncio.TimeoutError():

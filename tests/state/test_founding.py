@@ -8,7 +8,7 @@ from state.founding import Beginning, Founding, agreed_beginning, found, read_fo
 from state.keys import StageName
 from state.shard_store import SCHEMA_VERSION, Claim, Commit, ShardStore
 from tests.state.conftest import PREFIX
-from tests.state.keyspace import keyspace
+from tests.state.keyspace import empty, keyspace
 
 
 async def test_founding_makes_every_shard_and_the_document(redis: Redis) -> None:
@@ -53,7 +53,7 @@ async def test_founding_again_changes_nothing(redis: Redis) -> None:
 async def test_two_who_found_at_once_agree(redis: Redis) -> None:
     """With two policies one of them holds, whole, and both are told which."""
     for _ in range(20):
-        await redis.flushdb()
+        await empty(redis)
         one, two = await asyncio.gather(
             found(redis, PREFIX, "policy one", "1", 2), found(redis, PREFIX, "policy two", "2", 2)
         )
@@ -76,5 +76,5 @@ async def test_a_rebuild_that_is_tried_again_means_what_the_first_one_meant(redi
     assert await read_founding(redis, PREFIX) is None
     founding = await found(redis, PREFIX, "policy", "1", 2)
     assert await read_founding(redis, PREFIX) == founding == Founding(SCHEMA_VERSION, "policy", "1", 2)
-    await redis.flushdb()
+    await empty(redis)
     assert await agreed_beginning(redis, PREFIX, b"two") == b"two"
