@@ -230,8 +230,9 @@ class Bench:
         await redis.aclose()
         return (events - first) / seconds, 1e6 * cpu / (events - first)
 
-    async def latency(self, name: str, rate: float, seconds: float) -> list[float]:
-        """Milliseconds from the moment a purchase is sent until its own change is read, sorted."""
+    async def latency(self, name: str, rate: float, seconds: float) -> tuple[list[float], float]:
+        """Milliseconds from the moment a purchase is sent until its own change is read, sorted; and the worker's CPU
+        in microseconds an event."""
         settings = self.settings(name)
         names = TopicNames(settings.topic_prefix)
         sent: dict[str, float] = {}
@@ -245,7 +246,7 @@ class Bench:
         redis = connect(self.redis_url)
         async with (
             LogReader(settings.kafka_arguments(), settings.topic_prefix) as reader,
-            self.worker(settings, "metered_worker"),
+            self.worker(settings, "metered_worker") as process,
             consumer,
             AIOKafkaProducer(**settings.kafka_arguments(), acks="all", linger_ms=2) as producer,
         ):
@@ -270,8 +271,11 @@ class Bench:
             await wait_at_rest(redis, reader, settings, timeout_seconds=REST_SECONDS)
             await asyncio.sleep(0.5)
             following.cancel()
+            process.terminate()
+            assert process.stdout is not None
+            cpu = json.loads(await process.stdout.read())
         await redis.aclose()
-        return sorted(latencies)
+        return sorted(latencies), 1e6 * cpu["total"] / (rate * seconds)
 
 
 def _cpu_seconds(pid: int) -> float:
@@ -316,9 +320,12 @@ async def main() -> None:
             print(f"ratio c/a1: {results['c'].stages_us / results['a1'].stages_us:.2f} by CPU (goal: 1.3 or less)")
         if "latency" in only and "a" in results:
             rate = results["a"].rate / 2
-            found_ms = await bench.latency("a", rate, 10.0)
+            found_ms, cpu_us = await bench.latency("a", rate, 10.0)
             p50, p99 = (found_ms[int(len(found_ms) * share)] for share in (0.5, 0.99))
-            print(f"latency at {rate:,.0f} events/s: p50 {p50:.0f} ms, p99 {p99:.0f} ms of {len(found_ms):,} changes")
+            print(
+                f"latency at {rate:,.0f} events/s: p50 {p50:.0f} ms, p99 {p99:.0f} ms of {len(found_ms):,} changes, "
+                f"whole process {cpu_us:.1f} us/event"
+            )
 
 
 if __name__ == "__main__":

@@ -199,7 +199,11 @@ async def unrest(redis: Redis, reader: LogReader, settings: Settings) -> str | N
 
 async def _invisible(reader: LogReader, now: ShardsNow) -> str | None:
     """A partition whose newest changes cannot be read yet: a transaction's markers come a moment after its end."""
-    told = {(Topic.SEGMENTS, int(number)): end for shard in now.ranking for number, end in shard.told.items()}
+    told: dict[tuple[Topic, int], int] = {}
+    for shard in now.ranking:
+        for partition, end in shard.told.items():
+            place = Topic.SEGMENTS, int(partition)
+            told[place] = max(end, told.get(place, 0))
     if told:
         for (topic, number), bound in (await reader.bounds(list(told))).items():
             if bound.end < told[topic, number]:

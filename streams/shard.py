@@ -40,6 +40,7 @@ class CorruptState(Exception):
 class Record(Protocol):
     """A record as the consumer brings it."""
 
+    partition: int
     offset: int
     timestamp: int
     key: bytes | None

@@ -14,6 +14,7 @@ from streams.embedded import Embedded
 from streams.instants import parse_instant
 from streams.messages import Tick, encode_tick
 from streams.oracle import verify
+from streams.rest import look
 from streams.shard import CorruptState
 from streams.topics import Topic
 from streams.worker import CannotStart
@@ -295,6 +296,20 @@ async def test_a_worker_goes_on_where_the_last_one_stopped(embedded: Embedded) -
             await check(installation)
         changes = await installation.changes()
         assert len(changes) == len({(told.account, told.sequence) for told in changes}) > len(told)
+
+
+async def test_what_others_were_told_is_read_once(embedded: Embedded) -> None:
+    """A shard that ranks nobody reads at its claim what the world was told, and its next owner need not again."""
+    async with Installation(embedded) as installation:
+        async with installation.worker():
+            await installation.send(*(purchase(f"a{n}", "1", moment(0), 100 + n) for n in range(50)))
+            await installation.tick(moment(100))
+            await installation.rest()
+        async with installation.worker():
+            await check(installation)
+        told = [shard.told for shard in (await look(installation.redis, installation.settings.redis_prefix, 2)).ranking]
+        assert told[0] == told[1]
+        assert sum(told[0].values()) == len(await installation.changes())
 
 
 async def test_another_policy_is_refused_and_nothing_is_lost(embedded: Embedded) -> None:
