@@ -154,7 +154,7 @@ class Bench:
         history = template.history
         closed = {str(block.number): history.blocks[block.number] for block in history.closed}
         if closed:
-            closed["index"] = history.index()
+            closed["index"] = history.index
         room = OPEN_ENTRIES_MAX * ENTRY.size - len(history.open)
         assert room > 0
         for first in range(0, self.accounts, 1_000):

@@ -139,7 +139,7 @@ class Account:
 
     def blocks_needed(self, day: int, policy: Policy, entry_ids: list[bytes]) -> list[int]:
         """Closed blocks of the history to load before it is advanced to the day and takes events with these ids."""
-        if not self.history.closed:
+        if not self.history.index:
             return []
         needed = {number for entry_id in entry_ids for number in self.history.blocks_for_id(entry_id)}
         if day >= self.due_day:

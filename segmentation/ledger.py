@@ -23,6 +23,10 @@ OPEN_ENTRIES_MAX = 32
 """576 bytes: with the account's header a document stays under 640 bytes, where the cost of writing one jumps."""
 
 _SUMMARY = Struct("<IHHH")
+"""Of a closed block in the index: number, first day, last day, and how many entries' fingerprints follow."""
+_SUMMARY_SIZE = _SUMMARY.size + OPEN_ENTRIES_MAX * _FINGERPRINT_SIZE
+"""All closed blocks have the same number of entries, and so summaries of one size: what is found in the index says
+where, and none has to be unpacked for that."""
 
 _NO_BLOCKS: frozenset[int] = frozenset()
 """One for all ledgers, most of which have none: two sets for each took more memory than all else."""
@@ -41,11 +45,12 @@ class BlockSummary(NamedTuple):
 class Ledger:
     """Entries of (day, value, id), each id once. Not sorted by day: entries come as late as they like."""
 
-    __slots__ = ("blocks", "closed", "created", "index_changed", "open", "removed")
+    __slots__ = ("blocks", "created", "index", "index_changed", "open", "removed")
 
     def __init__(self, open_block: bytes = b"", index: bytes = b"") -> None:
         self.open = bytearray(open_block)
-        self.closed: list[BlockSummary] = list(_unpack_index(index)) if index else []
+        self.index = index
+        """The summaries of the closed blocks, as they are stored, each followed by the first two bytes of its ids."""
         self.blocks: dict[int, bytes] = {}
         """Closed blocks that are loaded, by number."""
         self.created = _NO_BLOCKS
@@ -56,15 +61,17 @@ class Ledger:
 
     def __bool__(self) -> bool:
         """Whether there is any entry. O(1)."""
-        return bool(self.open or self.closed)
+        return bool(self.open or self.index)
 
-    def index(self) -> bytes:
-        """The summaries of the closed blocks, for storing. O(closed entries / 32)."""
-        parts: list[bytes] = []
-        for block in self.closed:
-            count = len(block.fingerprints) // _FINGERPRINT_SIZE
-            parts += (_SUMMARY.pack(block.number, block.first_day, block.last_day, count), block.fingerprints)
-        return b"".join(parts)
+    @property
+    def closed(self) -> list[BlockSummary]:
+        """The closed blocks, oldest first. O(closed blocks)."""
+        closed = []
+        for at in range(0, len(self.index), _SUMMARY_SIZE):
+            number, first_day, last_day, _ = _SUMMARY.unpack_from(self.index, at)
+            fingerprints = self.index[at + _SUMMARY.size : at + _SUMMARY_SIZE]
+            closed.append(BlockSummary(number, first_day, last_day, fingerprints))
+        return closed
 
     def saved(self) -> None:
         """Everything is stored: forget what had changed, and the loaded blocks."""
@@ -74,26 +81,25 @@ class Ledger:
 
     def blocks_for_id(self, entry_id: bytes) -> list[int]:
         """Numbers of the closed blocks that `contains(entry_id)` must look into and that are not loaded."""
-        if not self.closed:
-            return []
-        return [block.number for block in self._suspects(entry_id) if block.number not in self.blocks]
+        return [number for number in self._suspects(entry_id) if number not in self.blocks] if self.index else []
 
     def contains(self, entry_id: bytes) -> bool:
-        """Whether an entry has this id. O(entries / 32) byte searches; blocks_for_id must be loaded."""
+        """Whether an entry has this id. One search of the open block and one of the index; blocks_for_id must be
+        loaded."""
         if _find(self.open, entry_id):
             return True
-        return bool(self.closed) and any(
-            _find(self.blocks[block.number], entry_id) for block in self._suspects(entry_id)
-        )
+        return bool(self.index) and any(_find(self.blocks[number], entry_id) for number in self._suspects(entry_id))
 
-    def _suspects(self, entry_id: bytes) -> Iterator[BlockSummary]:
-        fingerprint = entry_id[:_FINGERPRINT_SIZE]
-        for block in self.closed:
-            at = block.fingerprints.find(fingerprint)
-            while at >= 0 and at % _FINGERPRINT_SIZE:
-                at = block.fingerprints.find(fingerprint, at + 1)
-            if at >= 0:
-                yield block
+    def _suspects(self, entry_id: bytes) -> Iterator[int]:
+        index, fingerprint = self.index, entry_id[:_FINGERPRINT_SIZE]
+        at = index.find(fingerprint)
+        while at >= 0:
+            inside = at % _SUMMARY_SIZE - _SUMMARY.size
+            if inside >= 0 and inside % _FINGERPRINT_SIZE == 0:
+                block = at // _SUMMARY_SIZE * _SUMMARY_SIZE
+                yield _SUMMARY.unpack_from(index, block)[0]
+                at = block + _SUMMARY_SIZE - 1
+            at = index.find(fingerprint, at + 1)
 
     def append(self, day: int, value: int, entry_id: bytes) -> None:
         """Add an entry; its id must not be there yet. O(1), amortised over closing a block."""
@@ -104,9 +110,9 @@ class Ledger:
     def _close(self) -> None:
         entries = list(ENTRY.iter_unpack(self.open))
         days = [day for day, _, _ in entries]
-        number = self.closed[-1].number + 1 if self.closed else 0
+        number = _SUMMARY.unpack_from(self.index, len(self.index) - _SUMMARY_SIZE)[0] + 1 if self.index else 0
         fingerprints = b"".join(entry_id[:_FINGERPRINT_SIZE] for _, _, entry_id in entries)
-        self.closed.append(BlockSummary(number, min(days), max(days), fingerprints))
+        self.index += _SUMMARY.pack(number, min(days), max(days), len(entries)) + fingerprints
         self.blocks[number] = bytes(self.open)
         self.created |= {number}
         self.removed -= {number}
@@ -154,15 +160,17 @@ class Ledger:
         if any(day <= horizon for day, _, _ in ENTRY.iter_unpack(self.open)):
             rest = [entry for entry in ENTRY.iter_unpack(self.open) if entry[0] > horizon]
             self.open = bytearray().join(ENTRY.pack(*entry) for entry in rest)
-        past = [block for block in self.closed if block.last_day <= horizon]
-        if past:
-            self.closed = [block for block in self.closed if block.last_day > horizon]
-            for block in past:
-                self.blocks.pop(block.number, None)
-                self.created -= {block.number}
-                # also where it was never stored: a block that is may have had its number before
-                self.removed |= {block.number}
+        kept = []
+        for place, block in enumerate(self.closed):
+            if block.last_day > horizon:
+                kept.append(self.index[place * _SUMMARY_SIZE : (place + 1) * _SUMMARY_SIZE])
+                continue
+            self.blocks.pop(block.number, None)
+            self.created -= {block.number}
+            # also where it was never stored: a block that is may have had its number before
+            self.removed |= {block.number}
             self.index_changed = True
+        self.index = b"".join(kept)
 
     def entries(self) -> Iterator[tuple[int, int, bytes]]:
         """Every entry of the open block and of the loaded closed ones: (day, value, id)."""
@@ -177,13 +185,3 @@ def _find(entries: bytes | bytearray, entry_id: bytes) -> bool:
             return True
         at = entries.find(entry_id, at + 1)
     return False
-
-
-def _unpack_index(index: bytes) -> Iterator[BlockSummary]:
-    at = 0
-    while at < len(index):
-        number, first_day, last_day, count = _SUMMARY.unpack_from(index, at)
-        at += _SUMMARY.size
-        end = at + count * _FINGERPRINT_SIZE
-        yield BlockSummary(number, first_day, last_day, index[at:end])
-        at = end

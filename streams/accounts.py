@@ -283,7 +283,7 @@ class AccountShard(Shard):
         wanted = [
             (account.history, number, f"{account_id}|{number}")
             for account_id, account in accounts.items()
-            if account.history.closed
+            if account.history.index
             for number in account.blocks_needed(
                 self.day, self.policy, [entry_id for _, entry_id in news.get(account_id, ())]
             )
@@ -299,7 +299,7 @@ class AccountShard(Shard):
         wanted = [
             (ledger, number, f"{account_id}|{number}")
             for account_id, account in accounts.items()
-            if (ledger := account.engagements) is not None and ledger.closed
+            if (ledger := account.engagements) is not None and ledger.index
             for number in sorted({n for _, entry_id in news[account_id] for n in ledger.blocks_for_id(entry_id)})
         ]
         await self._load_into(wanted, "engagements")
@@ -444,8 +444,8 @@ def _standing(account: Account, stage: str, advanced: Reason | None, cause: Even
 
 
 def _write_blocks(commit: Commit, name: str, account_id: str, ledger: Ledger) -> None:
-    if ledger.closed:
-        commit.set(name, f"{account_id}|index", ledger.index())
+    if ledger.index:
+        commit.set(name, f"{account_id}|index", ledger.index)
     else:
         commit.delete(name, f"{account_id}|index")
     for number in ledger.removed:

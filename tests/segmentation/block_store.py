@@ -26,7 +26,7 @@ class BlockStore:
         """Write what changed: deletions first, as a commit does."""
         self.open = bytes(ledger.open)
         if ledger.index_changed:
-            self.index = ledger.index()
+            self.index = ledger.index
             self.indexes_written += 1
             for number in ledger.removed:
                 self.blocks.pop(number, None)

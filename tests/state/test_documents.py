@@ -54,7 +54,7 @@ def test_an_account_is_read_as_it_was_written(
     document = encode_account(account)
     assert type(document) is bytes
     assert len(document) <= 585
-    read = decode_account("acme", document, account.history.index() or None)
+    read = decode_account("acme", document, account.history.index or None)
     for name in ("account_id", "day", "first_purchase_day", "due_day", "version", "revenue_minor", "announced"):
         assert getattr(read, name) == getattr(account, name)
     assert read.history.open == account.history.open
@@ -68,11 +68,11 @@ def test_an_account_is_read_as_it_was_written(
 def test_an_account_without_anything_has_no_index() -> None:
     """An empty ledger writes nothing, and nothing is read as an empty ledger."""
     account = Account("acme")
-    assert account.history.index() == b""
+    assert account.history.index == b""
     read = decode_account("acme", encode_account(account), None)
     assert read.history.open == b""
     assert read.history.closed == []
-    assert Ledger().index() == b""
+    assert Ledger().index == b""
 
 
 optional_tiers = st.one_of(st.none(), st.integers(0, 2))
