@@ -49,6 +49,10 @@ def test_order_does_not_matter_and_the_numbers_agree(entries: list[tuple[int, in
         assert history is None
         return
     assert history is not None
-    assert (history.repeats, history.recency_days, history.age_days) == (len(days) - 1, days[-1] - days[0], 40 - days[0])
+    assert (history.repeats, history.recency_days, history.age_days) == (
+        len(days) - 1,
+        days[-1] - days[0],
+        40 - days[0],
+    )
     signed = [(day, -amount if refund else amount) for day, amount, refund in entries]
     assert history.repeat_revenue_minor == sum(amount for day, amount in signed if days[0] < day <= 40)

@@ -222,7 +222,7 @@ def test_revenue_is_purchases_times_spend_in_whole_minor_units() -> None:
     ],
 )
 def test_what_to_plan_with(history: BuyingHistory, recent_repeats_minor: int, planned_minor: int) -> None:
-    """Halfway between expectation and the last horizon; new starts have none, and who is silent through it none left."""
+    """Halfway between expectation and the last horizon; a new start has none, and who was silent through it is out."""
     planned = planned_revenue_minor(1_000, history, recent_repeats_minor, horizon_days=180, new_start_days=90)
     assert planned == planned_minor
 
