@@ -2,6 +2,7 @@
 
 import random
 from datetime import date
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from streams.model.backtest import EXPECTED, LAST_HORIZON, PLANNED, Backtest, Ca
 from streams.model.purchases import PurchaseLog, read_file
 
 EPOCH = date(1970, 1, 1)
+PAGE = Path(__file__).parents[2] / "docs" / "model.md"
 
 
 def day_of(text: str) -> int:
@@ -56,7 +58,7 @@ def test_cdnow_is_forecast_as_well_as_was_asked_for(
     error_minor: int,
     rank: float,
 ) -> None:
-    """Who buys nothing: each score's AUC as it was found before this was written, to its three decimals.
+    """Who buys nothing: each score's AUC as it was found before this was written; docs/model.md says the same.
 
     What accounts bring: better than the model alone and than the last days again by error and by order, and within
     15 % of what came.
@@ -77,8 +79,20 @@ def test_cdnow_is_forecast_as_well_as_was_asked_for(
         assert planned.mean_absolute_error_minor < other.mean_absolute_error_minor
         assert planned.rank_correlation > other.rank_correlation
     assert planned.total_minor == pytest.approx(revenue.came_minor, rel=0.15)
+    page = PAGE.read_text(encoding="utf-8").replace("**", "")
+    assert f"| {at} | " + " | ".join(f"{value:.3f}"[1:] for value in wanted.values()) + " |" in page
+    cells = [
+        f"{forecast.mean_absolute_error_minor / 100:.2f}, {_ratio(forecast.total_minor / revenue.came_minor)}, "
+        f"{forecast.rank_correlation:.3f}".replace(" 0.", " .")
+        for forecast in revenue.forecasts
+    ]
+    assert f"| {at} | {' | '.join(cells)} |" in page
     assert sum(part.accounts for part in revenue.segments) == found.accounts
     assert sum(part.came_minor for part in revenue.segments) == revenue.came_minor
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.2f}".removeprefix("0")
 
 
 def log_of(purchases: list[Purchase]) -> PurchaseLog:
