@@ -142,6 +142,25 @@ def test_nothing_after_the_day_is_used() -> None:
     assert other.revenue.came_minor == 0
 
 
+def test_a_refund_that_came_later_is_not_known() -> None:
+    """Although its money belongs to a day before: neither estimates nor forecasts know of it."""
+    day = day_of(AT)
+    events = [*random_log(1, day + 200), bought("late", 0, day + 200)]
+    back = [
+        event._replace(
+            event_id=f"r-{event.event_id}",
+            occurred_at_us=(day + 1) * MICROSECONDS_PER_DAY,
+            amount_minor=-event.amount_minor,
+            is_refund=True,
+        )
+        for event in events
+        if day - 60 < event.day <= day
+    ]
+    before, after = run(log_of(events), AT), run(log_of([*events, *back]), AT)
+    assert len(back) > 100
+    assert after == before
+
+
 def test_a_purchase_of_the_day_is_known_and_the_horizon_ends_with_its_last_day() -> None:
     """The day belongs to what is known, the next one to what came, the one after the horizon to neither."""
     day = day_of(AT)
@@ -190,6 +209,10 @@ def test_segments_are_those_of_the_day() -> None:
     for purchase in purchases:
         first_days.setdefault(purchase.account_id, purchase.day)
     assert counts["new_start"] == sum(0 <= day - first < 90 for first in first_days.values())
+    lapsed = run(log_of([bought("old", 0, day - 500, 10**9), *purchases, bought("late", 0, day + 200)]), AT)
+    assert lapsed.revenue is not None
+    with_lapsed = {part.segment: part.accounts for part in lapsed.revenue.segments}
+    assert with_lapsed == {**counts, "commercial": counts["commercial"] + 1}
 
 
 def test_without_an_outcome_nothing_is_said(cdnow: PurchaseLog) -> None:
