@@ -9,9 +9,11 @@ import json
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from datetime import date
 from decimal import Decimal
 from difflib import get_close_matches
 from importlib.resources import files
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
@@ -28,6 +30,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from segmentation.money import MINOR_DIGITS, Converter
+from segmentation.purchase_model import BuyingModel, SpendModel
 
 ALL = "all"
 """The population that every account is ranked in."""
@@ -37,12 +40,16 @@ WHOLE_BP = 10_000
 
 ENGAGEMENT_KIND_PATTERN = r"^[a-z][a-z0-9_]{0,63}$"
 ENGAGEMENT_WEIGHT_MAX = 1_000_000
+PARAMETER_MIN, PARAMETER_MAX = 1e-6, 1e9
+"""What a parameter of the model may be: no real log is best described by one outside."""
 
 Basis = Literal["revenue", "accounts"]
 
 _TIERS = ["key", "enterprise", "commercial"]
 _PERCENT = re.compile(r"[0-9]{1,3}(\.[0-9]{1,2}0*)?")
 _RATE = re.compile(r"[0-9]{1,12}(\.[0-9]{1,18})?")
+_PARAMETER = re.compile(r"[0-9]{1,20}(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,3})?")
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _ENGAGEMENT_WEIGHTS = {"login": 1, "feature_use": 1, "meeting": 3, "support_ticket": 1, "cancel_request": 5}
 
 
@@ -92,6 +99,23 @@ def _rate(value: object) -> Decimal:
     return Decimal(text.rstrip("0").rstrip(".") if "." in text else text)
 
 
+def _parameter(value: object) -> float:
+    """A parameter of the model, as a TOML number or a string. A float: it was estimated, not agreed upon."""
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal | str):
+        raise ValueError("not a number")
+    text = str(value)
+    if not _PARAMETER.fullmatch(text) or not isfinite(float(text)):
+        raise ValueError("not a number above zero")
+    return float(text)
+
+
+def _day(value: str) -> str:
+    if not _DAY.fullmatch(value):
+        raise ValueError("not a day")
+    date.fromisoformat(value)
+    return value
+
+
 def _currency(value: str) -> str:
     if value not in MINOR_DIGITS:
         raise ValueError("not a currency")
@@ -105,10 +129,12 @@ Currency = Annotated[str, AfterValidator(_currency)]
 Rate = Annotated[Decimal, BeforeValidator(_rate)]
 EngagementKind = Annotated[str, Field(pattern=ENGAGEMENT_KIND_PATTERN)]
 Weight = Annotated[int, Field(ge=0, le=ENGAGEMENT_WEIGHT_MAX)]
+Parameter = Annotated[float, BeforeValidator(_parameter)]
 
 # A field's description is what an error says would be right there.
 _SHARE = "a percentage above 0 and below 100 with at most 2 decimals"
 _DAYS = "a whole number of days from 1 to 3650"
+_ABOVE_ZERO = "a number from 0.000001 to 1e9"
 
 
 class Tiers(BaseModel):
@@ -126,6 +152,40 @@ class Tiers(BaseModel):
         if total_bp != WHOLE_BP:
             raise _refused(Problem("tiers", f"shares of {_percent(total_bp)} together", "100 together"))
         return self
+
+
+class Model(BaseModel):
+    """What `resegment fit` estimated: how the accounts buy, and what they spend. See `purchase_model`."""
+
+    model_config = _MODEL
+
+    r: Parameter = Field(ge=PARAMETER_MIN, le=PARAMETER_MAX, description=_ABOVE_ZERO)
+    alpha_days: Parameter = Field(ge=PARAMETER_MIN, le=PARAMETER_MAX, description=f"{_ABOVE_ZERO}, in days")
+    a: Parameter = Field(ge=PARAMETER_MIN, le=PARAMETER_MAX, description=_ABOVE_ZERO)
+    b: Parameter = Field(ge=PARAMETER_MIN, le=PARAMETER_MAX, description=_ABOVE_ZERO)
+    p: Parameter = Field(ge=PARAMETER_MIN, le=PARAMETER_MAX, description=_ABOVE_ZERO)
+    q: Parameter = Field(gt=1, le=PARAMETER_MAX, description="a number above 1, up to 1e9")
+    gamma_minor: Parameter = Field(
+        ge=PARAMETER_MIN, le=PARAMETER_MAX, description=f"{_ABOVE_ZERO}, in minor units of the base currency"
+    )
+    fitted_at: Annotated[str, AfterValidator(_day)] = Field(description='a day in quotes ("2026-11-22")')
+    """The last day (UTC) that it was estimated from."""
+    accounts: int = Field(ge=1, le=2**53, description="a whole number from 1 up")
+    """How many it was estimated from."""
+
+    @property
+    def buying(self) -> BuyingModel:
+        """The part that says when accounts buy."""
+        return BuyingModel(self.r, self.alpha_days, self.a, self.b)
+
+    @property
+    def spend(self) -> SpendModel:
+        """The part that says for how much."""
+        return SpendModel(self.p, self.q, self.gamma_minor)
+
+    def document(self) -> dict[str, str | int]:
+        """As in `Policy.document`: each number in the shortest form that gives the same one again."""
+        return {name: str(value) if isinstance(value, float) else value for name, value in self}
 
 
 class Policy(BaseModel):
@@ -161,6 +221,8 @@ class Policy(BaseModel):
         description="a table [engagement_weights] with lines like login = 1",
     )
     """What an engagement without a weight of its own counts. Kinds left out keep their default."""
+    model: Model | None = Field(default=None, description="a table [model] as `resegment fit` prints it")
+    """How accounts buy; None: nothing was estimated yet."""
 
     @field_validator("engagement_weights", mode="after")
     @classmethod
@@ -207,7 +269,11 @@ class Policy(BaseModel):
         return self.engagement_weights.get(kind, 1)
 
     def document(self) -> dict[str, Any]:
-        """The policy in the terms of its TOML document: every field, equal values in equal form."""
+        """The policy in the terms of its TOML document: every field, equal values in equal form.
+
+        `model` only where there is one: a policy from before there were models is still the same policy.
+        """
+        model = {"model": self.model.document()} if self.model else {}
         return {
             "version": self.version,
             "base_currency": self.base_currency,
@@ -224,6 +290,7 @@ class Policy(BaseModel):
             },
             "rates": {currency: f"{rate:f}" for currency, rate in self.rates.items()},
             "engagement_weights": dict(self.engagement_weights),
+            **model,
         }
 
     def with_changes(self, **fields: object) -> "Policy":
@@ -312,7 +379,7 @@ def _problem(details: ErrorDetails) -> Problem:
     path = [str(part) for part in details["loc"] if part != "[key]"]
     found = "nothing" if details["type"] == "missing" else _shown(details["input"])
     if details["type"] == "extra_forbidden":
-        known = [field.alias or name for name, field in (Tiers if len(path) > 1 else Policy).model_fields.items()]
+        known = [field.alias or name for name, field in _table_of(path).model_fields.items()]
         guess = get_close_matches(path[-1], known, n=1)
         return Problem(
             ".".join(path),
@@ -320,6 +387,13 @@ def _problem(details: ErrorDetails) -> Problem:
             f"{guess[0]}, perhaps" if guess else f"one of {', '.join(known)}",
         )
     return Problem(".".join(path), found, _expected(details, path))
+
+
+def _table_of(path: list[str]) -> type[BaseModel]:
+    """The table that a field is in."""
+    if len(path) == 1:
+        return Policy
+    return Model if path[0] == "model" else Tiers
 
 
 def _expected(details: ErrorDetails, path: list[str]) -> str:
@@ -333,8 +407,7 @@ def _expected(details: ErrorDetails, path: list[str]) -> str:
         if details["loc"][-1] == "[key]":
             return "a kind in lower case: a letter, then up to 63 letters, digits or _"
         return f"a whole number from 0 to {ENGAGEMENT_WEIGHT_MAX}"
-    model = Tiers if len(path) > 1 else Policy
-    for name, field in model.model_fields.items():
+    for name, field in _table_of(path).model_fields.items():
         if path[-1] in (name, field.alias):
             return str(field.description)
     return str(details["msg"])

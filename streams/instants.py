@@ -1,7 +1,7 @@
 """RFC 3339 date-times and instants: integer microseconds since 1970-01-01T00:00Z."""
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -12,6 +12,7 @@ _RFC_3339 = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt](?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,18})?"
     r"(?:[Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
 ).fullmatch
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}").fullmatch
 
 
 def parse_instant(text: str) -> int:
@@ -40,3 +41,15 @@ def format_instant(instant_us: int) -> str:
     """
     moment = _EPOCH + timedelta(microseconds=instant_us)
     return moment.isoformat().replace("+00:00", "Z")
+
+
+def parse_day(text: str) -> int:
+    """A day of the calendar (`1998-06-30`), as the number of days since 1970-01-01. Raises ValueError. O(1)."""
+    if not _DAY(text):
+        raise ValueError("not a day like 1998-06-30")
+    return date.fromisoformat(text).toordinal() - _EPOCH.toordinal()
+
+
+def format_day(day: int) -> str:
+    """The day as `parse_day` takes it."""
+    return date.fromordinal(day + _EPOCH.toordinal()).isoformat()

@@ -24,6 +24,8 @@ def test_imports_point_one_way() -> None:
         ("segmentation", "import state"),
         ("segmentation", "import streams"),
         ("segmentation", "import time"),
+        ("segmentation", "import numpy"),
+        ("segmentation", "from scipy.special import hyp2f1"),
         ("segmentation", "from redis.asyncio import Redis"),
         ("state", "from streams import embedded"),
         ("state", "import aiokafka"),

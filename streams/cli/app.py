@@ -325,6 +325,68 @@ def verify_command(policy: PolicyOption = None, json: JsonOption = False) -> Non
     run(run_verify(policy=policy, as_json=json))
 
 
+LogArgument = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Argument(metavar="FILE.jsonl", help="A log as `resegment replay` takes it. - is standard input."),
+]
+
+
+@app.command("fit")
+def fit_command(
+    file: LogArgument = None,
+    from_log: Annotated[
+        bool, typer.Option("--from-log", help="Take the purchases from the topic instead of a file.")
+    ] = False,
+    at: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--at",
+            metavar="DAY",
+            help="Only what was known when this day (UTC) ended, like 2026-06-30. "
+            "Default: the day of the last purchase.",
+        ),
+    ] = None,
+    policy: PolicyOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Estimate from a log how accounts buy, and print it as the table \\[model] of a policy.
+
+    What the numbers mean and what they are good for is in docs/model.md; `resegment backtest` says how far to trust
+    them. Needs the extra: pip install 'resegment\\[model]'.
+    """
+    from streams.cli.fit import run_fit
+
+    run_fit(file, from_log=from_log, at=at, policy=policy, as_json=json)
+
+
+@app.command("backtest")
+def backtest_command(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE.jsonl", help="A log as `resegment replay` takes it. - is standard input.")
+    ],
+    at: Annotated[
+        str, typer.Option("--at", metavar="DAY", help="Fit on what was known when this day (UTC) ended: 2026-03-31.")
+    ],
+    horizon: Annotated[
+        str, typer.Option("--horizon", metavar="DAYS", help="Who buys nothing in the days after it, like 90d?")
+    ] = "90d",
+    revenue_horizon: Annotated[
+        str, typer.Option("--revenue-horizon", metavar="DAYS", help="How much do accounts bring in the days after it?")
+    ] = "180d",
+    policy: PolicyOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Say how well the model would have told who buys nothing, and what accounts bring, had it been used that day.
+
+    It is fitted anew on what was known then, whatever \\[model] the policy has, and held against simple rules: days
+    since the last purchase, number of purchases, lateness by the account's own gaps, and the chance that it is gone.
+    Ends with one line of key=value fields. Needs the extra: pip install 'resegment\\[model]'.
+    """
+    from streams.cli.backtest import run_backtest
+
+    run_backtest(file, at=at, horizon=horizon, revenue_horizon=revenue_horizon, policy=policy, as_json=json)
+
+
 @app.command("dead-letters")
 def dead_letters(
     retry: Annotated[

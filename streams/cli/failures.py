@@ -89,6 +89,8 @@ def _described_by_kind(error: BaseException) -> tuple[str, int]:
             return f"{error}: start a worker first, or look at RESEGMENT_REDIS_URL and RESEGMENT_REDIS_PREFIX", UNUSABLE
         case NoProgress() | StillChanging():
             return str(error), UNUSABLE
+        case ModuleNotFoundError() if (error.name or "").partition(".")[0] in ("numpy", "scipy"):
+            return "this needs NumPy and SciPy: pip install 'resegment[model]'", UNUSABLE
         case NoSuchShard():
             return f"the store lost data: {error}. {RESTORE}", CHECK_FAILED
         case ValidationError():
@@ -113,7 +115,7 @@ def _described_by_kind(error: BaseException) -> tuple[str, int]:
 def _described_by_name(error: BaseException) -> tuple[str, int]:
     """Errors of modules that are heavy to import, and were imported if they raised one."""
     names = {kind.__name__ for kind in type(error).__mro__}
-    if names & {"CannotStart", "CannotVerify", "UnknownAccount"}:
+    if names & {"CannotBacktest", "CannotFit", "CannotStart", "CannotVerify", "UnknownAccount"}:
         return str(error), UNUSABLE
     if "CorruptState" in names:
         return str(error), CHECK_FAILED

@@ -1,6 +1,5 @@
 """`resegment replay`."""
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +17,15 @@ from state.shard_store import ShardStore
 from streams.cli.console import err, out
 from streams.cli.failures import CHECK_FAILED, UNUSABLE, CommandFailed
 from streams.cli.local import local_installation
-from streams.cli.running import Connections, connected, partition_count, policy_path, read_policy, read_settings
+from streams.cli.running import (
+    Connections,
+    connected,
+    open_lines,
+    partition_count,
+    policy_path,
+    read_policy,
+    read_settings,
+)
 from streams.cli.verify import show_findings
 from streams.export import export
 from streams.instants import parse_instant
@@ -45,7 +52,7 @@ class ReplayOptions(NamedTuple):
 async def run_replay(options: ReplayOptions) -> None:
     """Replay the file and end with one line of fields. Raises CommandFailed for mismatches."""
     until_us = parse_until(options.until) if options.until else None
-    with _open(options.file) as file:
+    with open_lines(options.file) as file:
         policy = policy_path(options.policy)
         if options.embedded:
             async with local_installation(clock="replay", policy=policy) as local:
@@ -67,15 +74,6 @@ def parse_until(text: str) -> int:
         raise CommandFailed(
             f"--until: {text} is neither a day (1998-06-30) nor a date-time with its offset (1998-06-30T12:00:00Z)"
         ) from None
-
-
-@contextmanager
-def _open(path: Path) -> Iterator[IO[bytes]]:
-    if str(path) == "-":
-        yield sys.stdin.buffer
-    else:
-        with path.open("rb") as file:
-            yield file
 
 
 async def _replay(

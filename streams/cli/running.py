@@ -3,10 +3,11 @@
 import asyncio
 import logging
 import signal
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+import sys
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import IO, Any, NamedTuple, TypeVar
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.client import AIOKafkaClient
@@ -135,6 +136,16 @@ def partition_count(reader: LogReader, settings: Settings) -> int:
         listed = ", ".join(f"{names.name(topic)} {counts[topic]}" for topic in SHARDED)
         raise CommandFailed(f"partition counts differ, they must be equal: {listed}")
     return counts[Topic.PURCHASES]
+
+
+@contextmanager
+def open_lines(path: Path) -> Iterator[IO[bytes]]:
+    """A file of events; - is standard input. Raises OSError."""
+    if str(path) == "-":
+        yield sys.stdin.buffer
+    else:
+        with path.open("rb") as file:
+            yield file
 
 
 def policy_path(path: Path | None) -> Path | None:

@@ -12,6 +12,18 @@ from segmentation.policy import WHOLE_BP, Policy, PolicyError, load_policy, pars
 
 DEFAULT = files("segmentation").joinpath("default_policy.toml").read_text(encoding="utf-8")
 EXAMPLE = Path(__file__).parents[2] / "examples" / "policy.toml"
+MODEL = """
+[model]
+r = 0.605217
+alpha_days = 56.4097
+a = 0.638518
+b = 1.17643
+p = 5.3947
+q = 3.77446
+gamma_minor = 1874.09
+fitted_at = "1998-01-01"
+accounts = 23570
+"""
 
 
 def edited(*edits: tuple[str, str]) -> str:
@@ -292,3 +304,76 @@ def test_differences_from_another_version_of_the_program_are_readable() -> None:
     assert policy.differences(theirs) == ["population_by: region -> nothing"]
     with pytest.raises(ValueError, match="JSON object"):
         policy.differences("[]")
+
+
+def test_a_policy_without_a_model_is_the_one_it_was() -> None:
+    """Installations that were founded before there were models find the same hash."""
+    assert Policy.default().hash == "306bfc8695c3d1e6dbad46c086f29b5410283dc8ab7f7edadf30ceb2e39c23f7"
+    assert "model" not in Policy.default().canonical()
+    assert Policy.default().with_changes(model=None).hash == Policy.default().hash
+
+
+def test_a_model_is_part_of_the_policy() -> None:
+    """Its numbers come back as they were written, and each of them counts."""
+    policy = parse_policy(DEFAULT + MODEL, "test")
+
+    assert policy.model is not None
+    assert policy.model.buying == (0.605217, 56.4097, 0.638518, 1.17643)
+    assert policy.model.spend == (5.3947, 3.77446, 1874.09)
+    assert (policy.model.fitted_at, policy.model.accounts) == ("1998-01-01", 23_570)
+    assert Policy.model_validate_json(policy.canonical()) == policy
+    assert policy.hash != Policy.default().hash
+    assert policy.with_changes(model=None) == Policy.default()
+    added = policy.differences(Policy.default().canonical())
+    assert added[0] == "model.a: nothing -> 0.638518" and len(added) == 9
+    assert Policy.default().differences(policy.canonical())[-1] == "model.r: 0.605217 -> nothing"
+    other = parse_policy(DEFAULT + MODEL.replace("56.4097", "57"), "test")
+    assert other.differences(policy.canonical()) == ["model.alpha_days: 56.4097 -> 57.0"]
+
+
+@pytest.mark.parametrize(("written", "otherwise"), [("5.3947", "5.394700"), ("56.4097", '"5.64097e1"')])
+def test_the_hash_of_a_model_is_of_its_meaning(written: str, otherwise: str) -> None:
+    """However a number is written."""
+    assert (
+        parse_policy(DEFAULT + MODEL.replace(written, otherwise), "test").hash
+        == parse_policy(DEFAULT + MODEL, "test").hash
+    )
+
+
+@pytest.mark.parametrize(
+    ("written", "instead", "field", "said"),
+    [
+        ("r = 0.605217\n", "", "model.r", "found nothing, expected a number from 0.000001"),
+        ("r = 0.605217", "r = 0", "model.r", "found 0"),
+        ("a = 0.638518", "a = -1", "model.a", "a number from 0.000001 to 1e9"),
+        ("b = 1.17643", "b = nan", "model.b", "a number from 0.000001"),
+        ("b = 1.17643", "b = inf", "model.b", "a number from 0.000001"),
+        ("b = 1.17643", "b = 1e999999999", "model.b", "a number from 0.000001"),
+        ("b = 1.17643", "b = true", "model.b", "found true"),
+        ("b = 1.17643", 'b = "much"', "model.b", 'found "much"'),
+        ("p = 5.3947", "p = 1e10", "model.p", "to 1e9"),
+        ("q = 3.77446", "q = 1", "model.q", "a number above 1"),
+        ("alpha_days = 56", "alpha = 56", "model.alpha", "alpha_days, perhaps"),
+        ("gamma_minor = 1874.09", "gamma_minor = []", "model.gamma_minor", "in minor units of the base currency"),
+        ('"1998-01-01"', "1998-01-01", "model.fitted_at", "a day in quotes"),
+        ('"1998-01-01"', '"1998-02-30"', "model.fitted_at", "a day in quotes"),
+        ('"1998-01-01"', '"19980101"', "model.fitted_at", "a day in quotes"),
+        ("accounts = 23570", "accounts = 0", "model.accounts", "a whole number from 1 up"),
+        ("accounts = 23570", "accounts = 1.5", "model.accounts", "a whole number"),
+        ("[model]", "[modell]", "modell", "model, perhaps"),
+    ],
+)
+def test_each_mistake_in_a_model_is_named(written: str, instead: str, field: str, said: str) -> None:
+    """As anywhere in the policy: the field, what was found, and what would be right."""
+    assert MODEL.count(written) == 1
+    problem = problems_of(DEFAULT + MODEL.replace(written, instead))[field]
+
+    assert problem.startswith(f"{field}: found ")
+    assert said in problem
+
+
+@pytest.mark.parametrize("model", [3, [], "none"])
+def test_a_model_is_a_table(model: object) -> None:
+    """As `resegment fit` prints it."""
+    with pytest.raises(PolicyError, match=r"model: found .*, expected a table \[model\] as `resegment fit` prints it"):
+        Policy.default().with_changes(model=model)

@@ -14,7 +14,8 @@ from tests.streams.command_line import POLICY, environment, is_one_line, resegme
 
 COMMANDS = (
     "demo", "dev", "topics create", "topics check", "worker", "replay", "send purchase", "send refund",
-    "send signup", "send engagement", "watch", "explain", "export", "verify", "dead-letters", "doctor",
+    "send signup", "send engagement", "watch", "explain", "export", "verify", "fit", "backtest",
+    "dead-letters", "doctor",
 )  # fmt: skip
 
 
@@ -36,11 +37,12 @@ def test_every_command_has_help(command: str) -> None:
 
 def test_help_imports_nothing_heavy() -> None:
     """`resegment --help` is quick: the stream processor, the database and the Kafka client are not imported for it."""
+    heavy = ("faust", "duckdb", "aiokafka", "redis", "pydantic", "numpy", "scipy")
     program = (
         "import sys; from streams.cli import main\n"
         "try: main(['--help'])\n"
         "except SystemExit: pass\n"
-        "print([name for name in ('faust', 'duckdb', 'aiokafka', 'redis', 'pydantic') if name in sys.modules])"
+        f"print([name for name in {heavy} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"

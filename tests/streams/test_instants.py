@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.instants import format_instant, parse_instant
+from streams.instants import format_day, format_instant, parse_day, parse_instant
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -95,6 +95,24 @@ def test_forms_that_are_refused(text: str) -> None:
         parse_instant(text)
 
     assert not text or text not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("day", "text"), [(0, "1970-01-01"), (10_227, "1998-01-01"), (-1, "1969-12-31"), (19_782, "2024-02-29")]
+)
+def test_days_are_read_and_written(day: int, text: str) -> None:
+    """By their number from 1970-01-01."""
+    assert parse_day(text) == day
+    assert format_day(day) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "1998-1-1", "19980101", "1998-02-29", "1998-W01-1", "1998-01-01T00:00:00Z", "١٩٩٨-01-01"]
+)
+def test_days_that_are_none_are_refused(text: str) -> None:
+    """Other forms, and what no calendar has."""
+    with pytest.raises(ValueError):
+        parse_day(text)
 
 
 @pytest.mark.parametrize(
