@@ -56,7 +56,7 @@ class Settings(BaseSettings):
     """Records a poll brings at most."""
     cache_accounts: int = Field(200_000, ge=1_000)
     """Accounts that the account stage of one worker keeps in memory, about 1 KB each."""
-    due_chunk_accounts: int = Field(500, ge=1, le=5_000)
+    due_chunk_accounts: int = Field(200, ge=1, le=5_000)
     """Accounts done at once when time alone changes many: purchases wait no longer than for one chunk."""
     relay_interval_ms: int = Field(20, ge=0, le=1_000)
     """How long changes gather after others were published: a transaction costs the same for one as for a thousand."""
