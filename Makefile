@@ -45,8 +45,8 @@ test-kafka: $(STAMP) ## the tests on Apache Kafka and Redis (Java 17, Maven and 
 simulate: $(STAMP) ## both stages under faults in simulated time: N=20000 schedules, or SEED=n, one of them again
 	PYTHONHASHSEED=0 N=$(N) FIRST=$(FIRST) SEED=$(SEED) $(BIN)/python -m tests.simulation
 
-faults: $(STAMP) ## Kafka, Redis and workers killed, frozen, set back: N=20 schedules, or SEED=n, one of them again
-	N=$(N) FIRST=$(FIRST) SEED=$(SEED) REPORT=$(REPORT) $(BIN)/python -m tests.faults
+faults: $(STAMP) ## Kafka, Redis and workers killed, frozen, set back: N=20 schedules, JOBS=1 at a time; or SEED=n, one again
+	N=$(N) FIRST=$(FIRST) SEED=$(SEED) JOBS=$(JOBS) REPORT=$(REPORT) $(BIN)/python -m tests.faults
 
 mutants: $(STAMP) ## planted bugs, each of which a test must notice (ONLY=name for one)
 	ONLY=$(ONLY) REPORT=$(REPORT) $(BIN)/python -m tests.mutants

@@ -11,12 +11,12 @@ from segmentation.policy import Policy
 from segmentation.population import Change, Member, Population
 from segmentation.segments import Segment
 from state.documents import decode_member, encode_member
-from state.shard_store import Claim, Commit, ShardStore
+from state.shard_store import Claim, Commit, Refused, ShardStore
 from streams.changes import INPUT_OFFSET, ChangeData, ChangeWriter
 from streams.dead_letters import dead_letter
 from streams.instants import parse_instant
 from streams.messages import Mode, Outgoing, Reached, Standings, decode_outgoing, decode_standings, header, json_object
-from streams.shard import Record, Shard
+from streams.shard import CorruptState, Record, Shard
 from streams.topics import Topic
 
 log = logging.getLogger(__name__)
@@ -27,6 +27,8 @@ ToldReader = Callable[[Mapping[str, int]], AsyncIterator[Record]]
 
 STANDINGS_AT_ONCE = 2_000
 """After so many standings the messages taken so far are committed."""
+SHORT_READS_MAX = 5
+"""After so many in a row members are lost: no store is started again, or goes back, during each of them."""
 CHANGES_AT_ONCE = 1_000
 """After a silence, changes announced in one commit."""
 
@@ -52,6 +54,8 @@ class RankingShard(Shard):
         self._partition_of = partition_of
         self.populations: dict[str, Population] = {}
         self._untold: list[tuple[Population, str]] = []
+        self._short_reads = 0
+        """Claims in a row that did not find all members."""
 
     # -- state -------------------------------------------------------------------------------------------------------
 
@@ -73,16 +77,22 @@ class RankingShard(Shard):
         again. Until all are there, nothing is announced."""
         self.announcing: Mode | None = state.get("announcing")
         """A silence is over, and not all that differs from what was told is announced yet: in which mode it is."""
-        members: dict[str, list[Member]] = {}
+        members: dict[str, dict[str, Member]] = {}
         async for account_id, document in self.store.scan("documents"):
             member, population = decode_member(account_id, document)
-            members.setdefault(population, []).append(member)
-        self.populations = {name: self._new_population(name, listed) for name, listed in members.items()}
+            members.setdefault(population, {})[account_id] = member
+        self.populations = {name: self._new_population(name, held.values()) for name, held in members.items()}
+        if self._member_count() != state.get("members", self._member_count()):
+            # A server that was started again in the middle does not know how far the scan was, and goes on anywhere.
+            self._short_reads += 1
+            error = CorruptState if self._short_reads == SHORT_READS_MAX else Refused
+            raise error(f"{self}: the store has {self._member_count()} of {state['members']} members")
+        self._short_reads = 0
         await self._learn_what_was_told(claim.told)
         if self.announcing is not None:
             self._look_for_untold()
 
-    def _new_population(self, name: str, members: Sequence[Member] = ()) -> Population:
+    def _new_population(self, name: str, members: Iterable[Member] = ()) -> Population:
         policy = self.policy
         population = Population(
             name, basis=Basis(policy.basis), boundaries=policy.boundaries, band=policy.band_bp, members=members
@@ -97,6 +107,9 @@ class RankingShard(Shard):
     def _must_be_silent(self, position: int) -> bool:
         """Whether the world was told more than this shard knows at a position of its input."""
         return position < self.muted_until or bool(self.backfill_until)
+
+    def _member_count(self) -> int:
+        return sum(len(population.members) for population in self.populations.values())
 
     def _note_end_of_backfill(self, source: str, message: Standings) -> None:
         """A message without standings says that a source has nothing left to tell up to its progress."""
@@ -173,6 +186,7 @@ class RankingShard(Shard):
             "clock_us": self.clock_us,
             "counts": self.counts,
             "changes": self.changes,
+            "members": self._member_count(),
             "sources": {source: reached._asdict() for source, reached in self.sources.items()},
             "begin": self.begin,
             "muted_until": self.muted_until,

@@ -1,16 +1,20 @@
 """`make faults`: schedules of faults against real processes, or one of them again.
 
-The environment says which: N schedules from the seed FIRST on; or SEED, that one alone. REPORT=1 writes the figures to
-docs/reliability.md. Ends with status 1 where an invariant broke.
+The environment says which: N schedules from the seed FIRST on; or SEED, that one alone. JOBS of them run side by side,
+each with servers of its own. REPORT=1 writes the figures to docs/reliability.md. Ends with status 1 where an invariant
+broke.
 """
 
 import asyncio
 import logging
+import multiprocessing
 import os
 import shutil
 import sys
 import time
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from operator import attrgetter
 from pathlib import Path
 
 from tests.faults.report import write_section
@@ -19,6 +23,19 @@ from tests.servers import KafkaServer
 
 LOGS = Path("build/faults")
 SHOWN_MAX = 10
+
+
+def run_side_by_side(seeds: range, jobs: int) -> list[Outcome]:
+    """Run schedules, some at the same time. Returns what came of them, by seed."""
+    if jobs == 1:
+        return run(seeds)
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_be_quiet) as pool:
+        outcomes = [outcome for part in pool.map(run, [seeds[job::jobs] for job in range(jobs)]) for outcome in part]
+    return sorted(outcomes, key=attrgetter("seed"))
+
+
+def _be_quiet() -> None:
+    logging.basicConfig(level=logging.CRITICAL)  # the clients here complain of servers that are down, too
 
 
 def run(seeds: range) -> list[Outcome]:
@@ -64,12 +81,12 @@ def report(outcomes: list[Outcome]) -> list[str]:
 
 def main() -> int:
     """Read the environment and run."""
-    logging.basicConfig(level=logging.CRITICAL)  # the clients here complain of servers that are down, too
+    _be_quiet()
     seed, first, count = (os.environ.get(name) for name in ("SEED", "FIRST", "N"))
     start = int(seed or first or 0)
     seeds = range(start, start + (1 if seed else int(count or 20)))
     began = time.monotonic()
-    outcomes = run(seeds)
+    outcomes = run_side_by_side(seeds, min(len(seeds), int(os.environ.get("JOBS") or 1)))
     if os.environ.get("REPORT"):
         write_section("faults", report(outcomes))
     failed = [outcome.seed for outcome in outcomes if outcome.violations]

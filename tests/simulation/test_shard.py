@@ -1,7 +1,7 @@
 """What schedules have found, each once more by itself: the order of a few events that a shard used to get wrong."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from random import Random
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -10,10 +10,13 @@ from redis.asyncio import Redis
 
 from segmentation.events import MICROSECONDS_PER_DAY
 from segmentation.policy import Policy
+from segmentation.population import Member
+from state.documents import encode_member
 from state.keys import StageName
 from state.shard_store import Commit, ShardStore
 from streams.accounts import AccountShard
 from streams.messages import Tick, encode_tick
+from streams.ranking import RankingShard
 from streams.shard import CLAIM_BACK_SECONDS, Batch, CorruptState, LogPosition
 from streams.topics import Topic
 from tests.simulation.log import Record, SimulatedLog, SimulatedPublisher
@@ -157,6 +160,75 @@ def test_an_account_that_is_due_and_has_no_document_is_corrupt() -> None:
         assert [type(failure) for failure in scene.failures] == [CorruptState]
 
     simulated(test)
+
+
+class ScansShort(SimulatedRedis):
+    """A store that loses its place in some scans, as a server does that is started again meanwhile."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.times = times
+
+    async def hscan_iter(self, key: str, count: int = 0) -> AsyncIterator[tuple[bytes, bytes]]:
+        """One field too few, so many times."""
+        self.times -= 1
+        is_short = self.times >= 0
+        async for field in super().hscan_iter(key, count):
+            if not is_short:
+                yield field
+            is_short = False
+
+
+async def _ranking_of_three(redis: SimulatedRedis) -> RankingShard:
+    async def nothing(_: Mapping[str, int]) -> AsyncIterator[Record]:
+        return
+        yield
+
+    store = ShardStore(cast(Redis, redis), "test", StageName.RANKING, 0)
+    await store.create()
+    await store.claim("another worker")
+    commit = Commit({}, {"members": 3})
+    for name in "abc":
+        commit.set("documents", name, encode_member(Member(name, version=1), "all"))
+    await store.commit(commit)
+    return RankingShard(
+        store,
+        SimulatedPublisher(SimulatedLog(1, Random(0)), Random(0)),
+        Reading(),
+        policy=Policy.default(),
+        read_told=nothing,
+        partition_of=lambda key: 0,
+        wall_clock=lambda: 0,
+        relay_interval_ms=1,
+        outbox_records_max=100,
+        failed=lambda error: None,
+    )
+
+
+def test_a_ranking_that_did_not_find_all_members_reads_them_again() -> None:
+    """Without one of them every cutoff would be wrong, and nobody would know."""
+    redis = ScansShort(2)
+
+    async def test(scene: Scene) -> None:
+        shard = await _ranking_of_three(redis)
+        await shard.claim()
+        assert sorted(shard.populations["all"].members) == ["a", "b", "c"]
+        assert redis.times < 0
+        await shard.close()
+
+    simulated(test, redis)
+
+
+def test_a_ranking_whose_members_are_lost_is_corrupt() -> None:
+    """However often it is read, one is missing: a person must look."""
+    redis = ScansShort(1_000)
+
+    async def test(scene: Scene) -> None:
+        shard = await _ranking_of_three(redis)
+        with pytest.raises(CorruptState, match="2 of 3 members"):
+            await shard.claim()
+
+    simulated(test, redis)
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.5, 100.0])
