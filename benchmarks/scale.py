@@ -4,7 +4,8 @@ Accounts are written to the store as a worker would have written them, each with
 
     restart    from the start of the process to the first change, and what memory an account takes in the ranking stage
     midnight   a quarter of all accounts lose revenue at once; how long purchases take to become changes meanwhile
-    soak       purchases at a steady rate for minutes: latency, memory and the size of the store, minute by minute
+    soak       purchases as fast as they can be done, then at half of that rate for minutes: latency, memory and the
+               size of the store, minute by minute
 """
 
 import argparse
@@ -216,6 +217,28 @@ class Scale:
                 await asyncio.sleep(max(0.0, start + number / rate - time.monotonic()))
             await self.send(producer)
 
+    async def as_fast_as_possible(self, producer: AIOKafkaProducer, reader: LogReader, purchases: int) -> float:
+        """Purchases of all accounts a second, from when they are all in the log until everything is at rest."""
+        rng = random.Random(3)
+        for number in range(purchases):
+            await self.send_any(producer, rng)
+            if number % 1_000 == 0:
+                await asyncio.sleep(0)
+        await producer.flush()
+        now = await look(self.redis, self.settings.redis_prefix, PARTITIONS)
+        done = sum(shard.progress.get(Topic.PURCHASES, 0) for shard in now.accounts)
+        start = time.monotonic()
+        await wait_at_rest(self.redis, reader, self.settings, timeout_seconds=REST_SECONDS)
+        seconds = time.monotonic() - start
+        now = await look(self.redis, self.settings.redis_prefix, PARTITIONS)
+        return (sum(shard.progress.get(Topic.PURCHASES, 0) for shard in now.accounts) - done) / seconds
+
+    async def send_any(self, producer: AIOKafkaProducer, rng: random.Random) -> None:
+        """A purchase of any account."""
+        account = account_id(rng.randrange(self.accounts))
+        _, payload = self.purchase(account, int(rng.lognormvariate(7, 1.5)) + 1)
+        await producer.send(self._name(Topic.PURCHASES), payload, key=account.encode())
+
     async def soak(self, producer: AIOKafkaProducer, pid: int, rate: float, minutes: int) -> None:
         """Purchases of all accounts at a rate, with a look at everything each minute."""
         rng = random.Random(2)
@@ -228,9 +251,7 @@ class Scale:
             if sent % 20 == 0 and self.commercial:
                 await self.send(producer)
             else:
-                account = account_id(rng.randrange(self.accounts))
-                _, payload = self.purchase(account, int(rng.lognormvariate(7, 1.5)) + 1)
-                await producer.send(self._name(Topic.PURCHASES), payload, key=account.encode())
+                await self.send_any(producer, rng)
             sent += 1
             if time.monotonic() >= start + 60 * (minute + 1):
                 minute += 1
@@ -273,7 +294,6 @@ async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--accounts", type=int, default=1_000_000)
     parser.add_argument("--rate", type=float, default=500.0, help="purchases a second at midnight")
-    parser.add_argument("--soak-rate", type=float, default=7_500.0)
     parser.add_argument("--soak-minutes", type=int, default=0)
     options = parser.parse_args()
     with servers() as (kafka, redis_url, are_real):
@@ -316,8 +336,9 @@ async def main() -> None:
                     flush=True,
                 )
                 if options.soak_minutes:
-                    print(f"soak at {options.soak_rate:,.0f} purchases/s:", flush=True)
-                    await scale.soak(producer, process.pid, options.soak_rate, options.soak_minutes)
+                    rate = await scale.as_fast_as_possible(producer, reader, 200_000)
+                    print(f"soak: {rate:,.0f} purchases/s as fast as possible; half of that:", flush=True)
+                    await scale.soak(producer, process.pid, rate / 2, options.soak_minutes)
         await redis.aclose()
 
 
