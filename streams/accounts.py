@@ -73,8 +73,10 @@ class AccountShard(Shard):
         self.due_chunk_accounts = due_chunk_accounts
         self._ranking = ranking
         """Of the shard that ranks these accounts; only looked at."""
-        self._accounts: dict[str, Account] = {}
-        """The newest used last."""
+        self._young: dict[str, Account] = {}
+        self._old: dict[str, Account] = {}
+        """The cache in two halves: who is used is young, and the old ones go when the young half is full. One dict in
+        order of use would not do: its first entry is found only after all that were deleted before it."""
         self._held: list[_HeldTick] = []
 
     # -- state -------------------------------------------------------------------------------------------------------
@@ -98,7 +100,7 @@ class AccountShard(Shard):
         """Where the inputs ended when this shard was founded. Once it is there, and has done what the first tick makes
         due, it tells the ranking stage: everything before was backfill."""
         self.decoder.unknown_fields = 0
-        self._accounts.clear()
+        self._young, self._old = {}, {}
         self._held.clear()
         self._told_of: list[tuple[int, str]] = []
         """Up to where the last two chunks of due work that had something to tell were done."""
@@ -256,13 +258,16 @@ class AccountShard(Shard):
         return accounts
 
     async def _load(self, account_ids: Iterable[str], *, create: bool) -> dict[str, Account]:
-        cache, found, missing = self._accounts, {}, []
+        young, old, found, missing = self._young, self._old, {}, []
         for account_id in account_ids:
-            account = cache.pop(account_id, None)
+            account = young.get(account_id)
             if account is None:
-                missing.append(account_id)
-            else:
-                found[account_id] = cache[account_id] = account  # now the newest
+                account = old.pop(account_id, None)
+                if account is None:
+                    missing.append(account_id)
+                    continue
+                young[account_id] = account
+            found[account_id] = account
         if missing:
             documents = await self.store.load("documents", missing)
             known = [account_id for account_id, document in zip(missing, documents, strict=True) if document]
@@ -275,7 +280,7 @@ class AccountShard(Shard):
                     account = Account(account_id)
                 else:
                     raise CorruptState(f"{self}: account {account_id} is due but has no document")
-                found[account_id] = cache[account_id] = account
+                found[account_id] = young[account_id] = account
         return found
 
     async def _load_blocks(self, accounts: dict[str, Account], news: dict[str, list[_New]]) -> None:
@@ -313,9 +318,9 @@ class AccountShard(Shard):
             ledger.blocks[number] = block
 
     def _evict(self) -> None:
-        """Keep the cache within its bound: the accounts that were used longest ago go."""
-        while len(self._accounts) > self.cache_accounts:
-            del self._accounts[next(iter(self._accounts))]
+        """Keep the cache within its bound: the accounts that were not used for long go. O(1)."""
+        if 2 * len(self._young) >= self.cache_accounts:
+            self._young, self._old = {}, self._young
 
     # -- time --------------------------------------------------------------------------------------------------------
 
