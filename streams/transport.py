@@ -157,8 +157,21 @@ class Consumer(driver.Consumer):
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
-        # 0.15.3 counts the message's own offset as part of the gap before it, so its commits would lag for ever
-        await super()._add_gap(tp, offset_from, offset_to - 1)
+        """A batch is no gap; what is lost between two batches the shards notice."""
+
+    def _new_offset(self, tp: TP) -> int | None:
+        """What to commit of a partition: up to the newest batch that was acknowledged, as they are taken in order.
+
+        Faust expands each batch into its offsets, to look for one that is missing. It finds one for ever after a seek,
+        commits nothing any more, and keeps and sorts all later offsets: 13 MB a minute at 6,000 events/s.
+        """
+        acked = self._acked[tp]
+        if not acked:
+            return None
+        newest: int = max(acked)
+        acked.clear()
+        self._acked_index[tp].clear()
+        return newest + 1
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Claim the shards of all assigned partitions and go to where their state is."""
