@@ -162,8 +162,8 @@ class Consumer(driver.Consumer):
     def _new_offset(self, tp: TP) -> int | None:
         """What to commit of a partition: up to the newest batch that was acknowledged, as they are taken in order.
 
-        Faust expands each batch into its offsets, to look for one that is missing. It finds one for ever after a seek,
-        commits nothing any more, and keeps and sorts all later offsets: 13 MB a minute at 6,000 events/s.
+        Faust expands each batch into its offsets, keeps them sorted and looks for one that is missing: in a long run
+        under load that came to a tenth of the worker's CPU.
         """
         acked = self._acked[tp]
         if not acked:
