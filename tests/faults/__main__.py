@@ -5,55 +5,14 @@ each with servers of its own. REPORT=1 writes the figures to docs/reliability.md
 broke.
 """
 
-import asyncio
-import logging
-import multiprocessing
 import os
-import shutil
 import sys
 import time
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
-from operator import attrgetter
-from pathlib import Path
 
+from tests.faults.campaign import be_quiet, run_side_by_side
 from tests.faults.report import write_section
-from tests.faults.schedule import Outcome, Schedule
-from tests.servers import KafkaServer
-
-LOGS = Path("build/faults")
-SHOWN_MAX = 10
-
-
-def run_side_by_side(seeds: range, jobs: int) -> list[Outcome]:
-    """Run schedules, some at the same time. Returns what came of them, by seed."""
-    if jobs == 1:
-        return run(seeds)
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_be_quiet) as pool:
-        outcomes = [outcome for part in pool.map(run, [seeds[job::jobs] for job in range(jobs)]) for outcome in part]
-    return sorted(outcomes, key=attrgetter("seed"))
-
-
-def _be_quiet() -> None:
-    logging.basicConfig(level=logging.CRITICAL)  # the clients here complain of servers that are down, too
-
-
-def run(seeds: range) -> list[Outcome]:
-    """Run schedules one after the other, and say what came of each."""
-    outcomes = []
-    with KafkaServer() as kafka:
-        for seed in seeds:
-            directory = LOGS / f"seed-{seed}"
-            outcome = asyncio.run(Schedule(seed, kafka, directory).run())
-            outcomes.append(outcome)
-            print(outcome.line(), flush=True)
-            for violation in outcome.violations[:SHOWN_MAX]:
-                print(f"  VIOLATED {violation[:400]}")
-            if outcome.violations:
-                print(f"  logs: {directory}; again: make faults SEED={seed}", flush=True)
-            elif len(seeds) > 1:
-                shutil.rmtree(directory)
-    return outcomes
+from tests.faults.schedule import Outcome
 
 
 def report(outcomes: list[Outcome]) -> list[str]:
@@ -81,7 +40,7 @@ def report(outcomes: list[Outcome]) -> list[str]:
 
 def main() -> int:
     """Read the environment and run."""
-    _be_quiet()
+    be_quiet()
     seed, first, count = (os.environ.get(name) for name in ("SEED", "FIRST", "N"))
     start = int(seed or first or 0)
     seeds = range(start, start + (1 if seed else int(count or 20)))
