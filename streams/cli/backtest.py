@@ -11,8 +11,8 @@ from rich.table import Table
 from segmentation.money import format_minor
 from streams.cli.console import err, out, print_json, segment
 from streams.cli.failures import CommandFailed
-from streams.cli.fit import parse_day_option, read_log_file
-from streams.cli.running import read_policy, read_settings
+from streams.cli.fit import read_log_file
+from streams.cli.running import parse_day_option, read_policy, read_settings
 from streams.instants import format_day
 from streams.model.backtest import (
     EXPECTED,
