@@ -204,6 +204,19 @@ def test_a_timeline_leads_from_begin_to_end(chain: list[PastChange], first: int,
     assert (found.now, found.revenue_minor) == (member.segment, 7)
 
 
+def test_a_change_that_is_not_in_the_log_yet_is_in_no_number() -> None:
+    """What the state knows more is what accounts are now; the period is told by the log alone."""
+    chain = [PastChange(1, None, ENTERPRISE, CauseKind.BACKFILL, False, 0, MICROSECONDS_PER_DAY)]
+    members = [Member("a", segment=KEY, sequence=2, revenue_minor=5)]
+    period = Period(2, 3)
+    found = period_report({"a": chain}, members, period, as_of_us=period.end_us, undone_within_days=7)
+    assert found.migration == {(ENTERPRISE, ENTERPRISE): 1}
+    assert [(part.accounts, part.net, part.at_end - part.at_begin) for part in found.performance[:2]] == [
+        (1, 0, 0),
+        (0, 0, 0),
+    ]
+
+
 def test_a_return_counts_to_the_microsecond() -> None:
     """Seven days are seven times 24 hours; a stage is no tier that one returns to."""
     day_us = MICROSECONDS_PER_DAY

@@ -186,7 +186,9 @@ def test_every_problem_of_a_policy_is_told(alone: Here, tmp_path: Path) -> None:
     assert all(problem["found"] and problem["expected"] for problem in found["problems"])
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe", b"version = ", b"", b'version = "\\u001b[31m"\n[tiers]\nkey = 1'])
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe", b"version = ", b"", b'"\\u001b[31m" = 1', b'version = "\\u001b[31m"\n[tiers]\nkey = 1']
+)
 def test_what_is_no_policy_is_not_valid(alone: Here, tmp_path: Path, content: bytes) -> None:
     """Nothing that a file holds gets to the terminal as it is."""
     path = tmp_path / "policy.toml"

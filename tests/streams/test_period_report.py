@@ -205,6 +205,20 @@ async def test_other_new_start_days_follow_from_the_first_purchases(installation
     assert all_new.cutoffs_after_minor == (None, None)
 
 
+@pytest.mark.parametrize("days", [1, 45, 150, 300, 480])
+async def test_an_account_is_as_new_as_it_is_on_the_day_of_the_clock(installations: Installations, days: int) -> None:
+    """Which may be long after the last day on which there was anything to do for it."""
+    here = installations[0, "revenue"]
+    snapshot = await snapshot_of(here)
+    result = what_if_of(snapshot, here.policy, here.policy.with_changes(new_start_days=days))
+    accounts = [account for shard in snapshot.account_shards for account in shard.accounts.values()]
+    assert any(account.day < snapshot.day for account in accounts)
+    bought = [a.first_purchase_day for a in accounts if a.first_purchase_day <= snapshot.day]
+    expected = sum(snapshot.day - day < days for day in bought)
+    assert result.after.get(Segment.NEW_START, (0, 0))[0] == expected
+    assert result.after[Segment.PROSPECT].accounts == len(accounts) - len(bought)
+
+
 # -- the page ----------------------------------------------------------------------------------------------------------
 
 VOID = {"meta"}
