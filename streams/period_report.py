@@ -30,7 +30,7 @@ class ReadChanges(NamedTuple):
 async def read_changes(reader: LogReader, members: Iterable[Member], period: Period) -> ReadChanges:
     """Every committed change up to the state that the members are of; later ones are left out, copies dropped.
 
-    O(records), about 15 us each. Memory: one change an account, and those from the period's begin on.
+    O(records), about 20 us each. Memory: one change an account, and those from the period's begin on.
     Raises KafkaError, TimeoutError.
     """
     sequences = {member.account_id: member.sequence for member in members}

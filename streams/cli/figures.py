@@ -1,7 +1,8 @@
 """Figures for people, the same on a terminal and on a page."""
 
-from segmentation.period_report import SEGMENTS
+from segmentation.period_report import SEGMENTS, Period
 from segmentation.segments import Segment
+from streams.instants import format_day
 
 NOT_THERE = "not there yet"
 """Where an account was that had no segment."""
@@ -20,6 +21,11 @@ def share(part: int, whole: int) -> float | None:
 def signed(count: int) -> str:
     """A difference: `+1,234`, `-5`, `0`."""
     return f"{count:+,}" if count else "0"
+
+
+def days_of(period: Period) -> str:
+    """A period by its first and its last day."""
+    return f"{format_day(period.from_day)} to {format_day(period.to_day)}"
 
 
 def segment_name(segment: Segment | None) -> str:

@@ -12,7 +12,7 @@ from streams.cli.console import escape, out, print_json, segment
 from streams.cli.failures import CommandFailed
 from streams.cli.figures import percent, share, signed
 from streams.cli.running import policy_of_state, read_settings, store
-from streams.cli.tables import matrix, table
+from streams.cli.tables import matrix, new_table
 from streams.instants import format_instant
 from streams.snapshot import read_snapshot
 from streams.what_if import what_if_of
@@ -90,7 +90,7 @@ def _show_diff(found: _Found) -> None:
 
 def _show_segments(result: WhatIf, currency: str) -> None:
     headings = ("accounts", "would be", "change", f"revenue, {currency}", "would be")
-    shown = table("segments", "", *headings)
+    shown = new_table("segments", "", *headings)
     for name in SEGMENTS:
         before, after = result.before.get(name, _NOTHING), result.after.get(name, _NOTHING)
         shown.add_row(
@@ -105,7 +105,7 @@ def _show_segments(result: WhatIf, currency: str) -> None:
 
 
 def _show_cutoffs(result: WhatIf, currency: str) -> None:
-    shown = table(f"cutoffs: the least revenue that has the tier, band aside, {currency}", "", "now", "would be")
+    shown = new_table(f"cutoffs: the least revenue that has the tier, band aside, {currency}", "", "now", "would be")
     for name, before, after in _cutoffs(result):
         shown.add_row(segment(name), _amount(before, currency), _amount(after, currency))
     out.print(shown)
@@ -114,7 +114,7 @@ def _show_cutoffs(result: WhatIf, currency: str) -> None:
 def _show_shifts(result: WhatIf, currency: str) -> None:
     largest = result.shifts[:SHIFTS_SHOWN]
     title = "who would move" if len(largest) == len(result.shifts) else f"the {SHIFTS_SHOWN} largest that would move"
-    shown = table(title, "account", f"revenue, {currency}", "from", "to")
+    shown = new_table(title, "account", f"revenue, {currency}", "from", "to")
     for column in shown.columns[2:]:
         column.justify = "left"
     for shift in largest:

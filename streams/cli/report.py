@@ -13,10 +13,10 @@ from segmentation.population import Member
 from segmentation.segments import Segment
 from streams.cli.console import err, escape, out, print_json, segment
 from streams.cli.failures import CommandFailed
-from streams.cli.figures import percent, segment_name, share, signed
+from streams.cli.figures import days_of, percent, segment_name, share, signed
 from streams.cli.report_page import report_page
 from streams.cli.running import connected, parse_day_option, partition_count, policy_of_state, read_settings
-from streams.cli.tables import matrix, table
+from streams.cli.tables import matrix, new_table
 from streams.instants import format_day, format_instant
 from streams.period_report import ReadChanges, read_changes
 from streams.snapshot import read_snapshot
@@ -56,7 +56,7 @@ async def run_report(options: ReportOptions) -> None:
     if options.as_json:
         print_json(_document(found))
     elif options.html is not None:
-        out.print(f"report of {_days(found.report.period)} in {escape(str(options.html))}")
+        out.print(f"report of {days_of(found.report.period)} in {escape(str(options.html))}")
     else:
         _show(found)
 
@@ -128,21 +128,17 @@ def _write(path: Path, found: _Found) -> None:
 # -- for people ----------------------------------------------------------------------------------------------
 
 
-def _days(period: Period) -> str:
-    return f"{format_day(period.from_day)} to {format_day(period.to_day)}"
-
-
 def _show(found: _Found) -> None:
     report, currency = found.report, found.policy.base_currency
     out.print(
-        f"{_days(report.period)} (whole days, UTC), and what is as of {format_instant(report.as_of_us)}; "
+        f"{days_of(report.period)} (whole days, UTC), and what is as of {format_instant(report.as_of_us)}; "
         f"policy {escape(found.policy.version)}"
     )
     _show_performance(report, currency)
     counts = report.migration
     out.print(matrix("accounts: segment when it began (rows) and when it ended (columns)", counts))
     out.print(matrix("moves, from (rows) to (columns)", report.moves))
-    causes = table("moves by cause", "", "moves", "share")
+    causes = new_table("moves by cause", "", "moves", "share")
     for cause, count in report.causes.items():
         causes.add_row(escape(cause), f"{count:,}", percent(count, report.move_count))
     if report.causes:
@@ -156,7 +152,7 @@ def _show(found: _Found) -> None:
 
 def _show_performance(report: PeriodReport, currency: str) -> None:
     headings = ("accounts", f"revenue, {currency}", "share", "entered", "left", "net")
-    performance = table("segments: now, and in the period", "", *headings)
+    performance = new_table("segments: now, and in the period", "", *headings)
     for part in report.performance:
         performance.add_row(
             segment(part.segment),

@@ -11,10 +11,10 @@ from types import MappingProxyType
 
 from segmentation.events import MICROSECONDS_PER_DAY
 from segmentation.money import format_amount
-from segmentation.period_report import SEGMENTS, DayMoves, Period, PeriodReport, Timeline
+from segmentation.period_report import SEGMENTS, DayMoves, PeriodReport, Timeline
 from segmentation.segments import Segment
 from streams.cli.console import escape
-from streams.cli.figures import percent, rows_of, segment_name, signed
+from streams.cli.figures import days_of, percent, rows_of, segment_name, signed
 from streams.instants import format_day, format_instant
 
 BARS_MAX = 92
@@ -97,7 +97,7 @@ def report_page(
     remarks: Sequence[str] = (),
 ) -> str:
     """The whole page. `remarks`: what the numbers do not hold. O(days with changes + changes of the timelines)."""
-    title = f"Segments, {_days(report.period)}"
+    title = f"Segments, {days_of(report.period)}"
     sections = [
         f"<h1>{text_of(title)}</h1>",
         f'<p class="soft">Whole days, UTC. What is <em>now</em> is as of {_instant(report.as_of_us)}. '
@@ -444,10 +444,6 @@ def _instant(instant_us: int) -> str:
 def _day_before(instant_us: int) -> str:
     """The day that ends at an instant or holds it."""
     return format_instant(instant_us - 1)[:10]
-
-
-def _days(period: Period) -> str:
-    return f"{format_day(period.from_day)} to {format_day(period.to_day)}"
 
 
 def _sentence(remark: str) -> str:
