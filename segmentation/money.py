@@ -89,11 +89,16 @@ class Converter:
 
 def format_minor(amount_minor: int, currency: str) -> str:
     """An amount for people: `format_minor(123450, "USD")` is `1,234.50 USD`. Raises UnknownCurrency."""
+    return f"{format_amount(amount_minor, currency)} {currency}"
+
+
+def format_amount(amount_minor: int, currency: str) -> str:
+    """As `format_minor`, without the code: for where the currency is said once for all."""
     digits = _minor_digits(currency)
     units, rest = divmod(abs(amount_minor), 10**digits)
     sign = "-" if amount_minor < 0 else ""
     fraction = f".{rest:0{digits}d}" if digits else ""
-    return f"{sign}{units:,}{fraction} {currency}"
+    return f"{sign}{units:,}{fraction}"
 
 
 def _minor_digits(currency: str) -> int:

@@ -68,6 +68,20 @@ class Problem(NamedTuple):
         return f"{self.field}: {said}" if self.field else said
 
 
+class Difference(NamedTuple):
+    """A field of which two policies say different things."""
+
+    field: str
+    """Its path (`tiers.key`)."""
+    before: str
+    """What the one says; `nothing` where it has no such field."""
+    after: str
+    """What the other says."""
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.before} -> {self.after}"
+
+
 class PolicyError(ValueError):
     """The policy cannot be used. Mend the document as each line says; nothing was changed."""
 
@@ -313,7 +327,11 @@ class Policy(BaseModel):
         return hashlib.sha256(self.canonical().encode()).hexdigest()
 
     def differences(self, other_canonical: str) -> list[str]:
-        """What another policy's `canonical()` says differently, by field: lines `field: theirs -> ours`.
+        """`field_differences`, as lines `field: theirs -> ours`."""
+        return [str(difference) for difference in self.field_differences(other_canonical)]
+
+    def field_differences(self, other_canonical: str) -> list[Difference]:
+        """What another policy's `canonical()` says differently, by field, in the order of their names.
 
         Any JSON object will do, also one that this version of the program would refuse. Raises ValueError for
         anything else.
@@ -323,7 +341,7 @@ class Policy(BaseModel):
             raise ValueError("a canonical policy is a JSON object")
         theirs, ours = dict(_flat(other)), dict(_flat(self.document()))
         return [
-            f"{field}: {theirs.get(field, 'nothing')} -> {ours.get(field, 'nothing')}"
+            Difference(field, theirs.get(field, "nothing"), ours.get(field, "nothing"))
             for field in sorted(theirs.keys() | ours.keys())
             if theirs.get(field) != ours.get(field)
         ]

@@ -24,7 +24,13 @@ send = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
+policies = typer.Typer(
+    help="Check a policy, or see what another one would change. Nothing is written.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
 app.add_typer(topics, name="topics")
+app.add_typer(policies, name="policy")
 app.add_typer(send, name="send")
 
 
@@ -41,6 +47,8 @@ PolicyOption = Annotated[
     typer.Option("--policy", metavar="FILE", help="The policy (TOML). Default: RESEGMENT_POLICY, else built in."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="For programs: one JSON object a line.")]
+OneJsonOption = Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")]
+PolicyArgument = Annotated[Path, typer.Argument(metavar="FILE", help="The policy (TOML).")]
 AccountArgument = Annotated[str, typer.Argument(metavar="ACCOUNT", help="The account's id.")]
 AmountArgument = Annotated[str, typer.Argument(metavar="AMOUNT", help="Like 1250.00, in whole units of the currency.")]
 CurrencyOption = Annotated[
@@ -298,6 +306,71 @@ def explain(account: AccountArgument, policy: PolicyOption = None, json: JsonOpt
     from streams.cli.running import run
 
     run(run_explain(account, policy=policy, as_json=json))
+
+
+@app.command()
+def report(
+    from_day: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--from", metavar="DAY", help="The first day (UTC), like 2026-06-01. Default: 29 days before --to."
+        ),
+    ] = None,
+    to_day: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--to", metavar="DAY", help="The last day. Default: the day that the state has come to."),
+    ] = None,
+    undone_within: Annotated[
+        int,
+        typer.Option(
+            metavar="DAYS",
+            min=1,
+            max=3650,
+            help="A move counts as undone if the account is back after at most this long.",
+        ),
+    ] = 7,
+    account: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(metavar="ACCOUNT", help="Also this account's changes one by one; may be given again."),
+    ] = None,
+    html: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--html", metavar="FILE", help="Write it as one page, for a browser, a phone or a printer."),
+    ] = None,
+    json: OneJsonOption = False,
+) -> None:
+    """Say what became of the segments in a period: who came and left, from where to where, why, and what was undone.
+
+    Reads the state and the changes that were announced. What each number means is in docs/report.md.
+    """
+    from streams.cli.report import ReportOptions, run_report
+    from streams.cli.running import run
+
+    run(run_report(ReportOptions(from_day, to_day, undone_within, tuple(account or ()), html, json)))
+
+
+@policies.command("check")
+def policy_check(file: PolicyArgument, json: OneJsonOption = False) -> None:
+    """Say whether a policy can be used and what it means, or what is wrong with it, field by field.
+
+    Needs no broker and no store. Problems make the exit status 1, a file that cannot be read 2.
+    """
+    from streams.cli.policy import run_policy_check
+
+    run_policy_check(file, as_json=json)
+
+
+@policies.command("diff")
+def policy_diff(file: PolicyArgument, json: OneJsonOption = False) -> None:
+    """Say what a policy would change now: which accounts would move, with how much revenue, and the new cutoffs.
+
+    The accounts are taken as the state has them; nothing is written. Answered for shares, basis, band and
+    new_start_days; of each other field that differs it says why the numbers are without it.
+    """
+    from streams.cli.policy_diff import run_policy_diff
+    from streams.cli.running import run
+
+    run(run_policy_diff(file, as_json=json))
 
 
 @app.command("export")

@@ -8,11 +8,12 @@ from typing import Any
 
 from rich.table import Table
 
-from segmentation.money import format_minor
+from segmentation.money import format_amount
 from streams.cli.console import err, out, print_json, segment
 from streams.cli.failures import CommandFailed
-from streams.cli.fit import parse_day_option, read_log_file
-from streams.cli.running import read_policy, read_settings
+from streams.cli.fit import read_log_file
+from streams.cli.running import parse_day_option, read_policy, read_settings
+from streams.cli.tables import new_table
 from streams.instants import format_day
 from streams.model.backtest import (
     EXPECTED,
@@ -103,16 +104,9 @@ def _show(found: Backtest, at: str, horizon_days: int, currency: str) -> None:
     out.print("")
 
 
-def _table(title: str, *headings: str) -> Table:
-    table = Table(title=f"\n{title}", title_justify="left")
-    for number, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if number else "left")
-    return table
-
-
 def _score_table(found: Backtest) -> Table:
     headings = ("AUC", "average\nprecision", "right in\ntop tenth", "lost revenue\nin top tenth", "Brier")
-    table = _table("who would buy nothing, told by", "", *headings)
+    table = new_table("who would buy nothing, told by", "", *headings)
     for score in found.scores:
         table.add_row(
             _NAMES[score.name],
@@ -126,50 +120,47 @@ def _score_table(found: Backtest) -> Table:
 
 
 def _calibration_table(calibration: Iterable[Decile]) -> Table:
-    table = _table("is the probability what it says? tenths of the accounts", "accounts", "predicted", "bought nothing")
+    table = new_table(
+        "is the probability what it says? tenths of the accounts", "accounts", "predicted", "bought nothing"
+    )
     for decile in calibration:
         table.add_row(f"{decile.accounts:,}", _percent(decile.predicted), _percent(decile.actual))
     return table
 
 
 def _risk_table(found: Backtest, horizon_days: int, currency: str) -> Table:
-    table = _table(f"revenue of the {horizon_days} days before, {currency}", "", "")
+    table = new_table(f"revenue of the {horizon_days} days before, {currency}", "", "")
     for name in (MODEL, QUIET):
         at_risk_minor = found.score(name).at_risk_minor
         assert at_risk_minor is not None
-        table.add_row(f"at risk by {_NAMES[name]}", _amount(at_risk_minor, currency))
-    table.add_row("lost: of accounts that then bought nothing", _amount(found.lost_minor, currency))
+        table.add_row(f"at risk by {_NAMES[name]}", format_amount(at_risk_minor, currency))
+    table.add_row("lost: of accounts that then bought nothing", format_amount(found.lost_minor, currency))
     return table
 
 
 def _revenue_table(revenue: RevenueBacktest, currency: str) -> Table:
     headings = ("total", "of what\ncame", "mean error\nan account", "rank\ncorrelation")
-    table = _table(f"revenue of the {revenue.horizon_days} days that followed, {currency}", "forecast", *headings)
+    table = new_table(f"revenue of the {revenue.horizon_days} days that followed, {currency}", "forecast", *headings)
     for forecast in revenue.forecasts:
         table.add_row(
             _NAMES[forecast.name],
-            _amount(forecast.total_minor, currency),
+            format_amount(forecast.total_minor, currency),
             _ratio(forecast, revenue.came_minor),
-            _amount(round(forecast.mean_absolute_error_minor), currency),
+            format_amount(round(forecast.mean_absolute_error_minor), currency),
             _decimals(forecast.rank_correlation),
         )
-    table.add_row("what came", _amount(revenue.came_minor, currency))
+    table.add_row("what came", format_amount(revenue.came_minor, currency))
     return table
 
 
 def _segment_table(revenue: RevenueBacktest, currency: str) -> Table:
     """Each forecast's total as a part of what came."""
     names = [_NAMES[forecast.name].replace(" ", "\n", 1) for forecast in revenue.forecasts]
-    table = _table("the totals by segment, as parts of what came", "", "accounts", "what came", *names)
+    table = new_table("the totals by segment, as parts of what came", "", "accounts", "what came", *names)
     for part in revenue.segments:
         ratios = [_ratio(forecast, part.came_minor) for forecast in part.forecasts]
-        table.add_row(segment(part.segment), f"{part.accounts:,}", _amount(part.came_minor, currency), *ratios)
+        table.add_row(segment(part.segment), f"{part.accounts:,}", format_amount(part.came_minor, currency), *ratios)
     return table
-
-
-def _amount(amount_minor: int, currency: str) -> str:
-    """Without its currency, which the table's title says."""
-    return format_minor(amount_minor, currency).removesuffix(f" {currency}")
 
 
 def _ratio(forecast: ForecastQuality, came_minor: int) -> str:

@@ -6,8 +6,15 @@ from segmentation.money import format_minor
 from segmentation.policy import Model, Policy
 from streams.cli.console import err, escape, out, print_json
 from streams.cli.failures import CommandFailed
-from streams.cli.running import open_lines, partition_count, read_policy, read_settings, run
-from streams.instants import format_day, parse_day
+from streams.cli.running import (
+    open_lines,
+    parse_day_option,
+    partition_count,
+    read_policy,
+    read_settings,
+    run,
+)
+from streams.instants import format_day
 from streams.log import LogReader
 from streams.model.fitting import Fit, fit
 from streams.model.purchases import PurchaseLog, histories_at, read_file, read_topic
@@ -89,11 +96,3 @@ def _say_what_is_left_out(log: PurchaseLog) -> None:
     if log.refused:
         reasons = ", ".join(f"{escape(reason)} {count:,}" for reason, count in sorted(log.refused.items()))
         err.print(f"warning: {log.refused.total():,} records that no worker would apply are left out: {reasons}")
-
-
-def parse_day_option(text: str, option: str) -> int:
-    """The number of a day. Raises CommandFailed."""
-    try:
-        return parse_day(text)
-    except ValueError:
-        raise CommandFailed(f"{option}: {escape(text)} is not a day like 1998-06-30") from None

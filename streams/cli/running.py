@@ -15,9 +15,12 @@ from redis.asyncio import Redis
 
 from segmentation.policy import Policy, load_policy
 from state.client import connect
+from state.founding import Founding
 from streams.cli import overheard
+from streams.cli.console import escape
 from streams.cli.failures import CommandFailed, Terminated
 from streams.event_loop import fast_loop
+from streams.instants import parse_day
 from streams.log import LogReader
 from streams.settings import Settings
 from streams.topics import SHARDED, Topic, TopicNames
@@ -36,6 +39,16 @@ def read_settings(**values: Any) -> Settings:
 def read_policy(settings: Settings) -> Policy:
     """The policy that the settings name, or the default one. Raises PolicyError, OSError."""
     return load_policy(settings.policy) if settings.policy else Policy.default()
+
+
+def policy_of_state(founding: Founding) -> Policy:
+    """The policy that the state was made with. Raises CommandFailed where this version does not know it."""
+    try:
+        return Policy.model_validate_json(founding.policy)
+    except ValueError:
+        raise CommandFailed(
+            "the state was made with a policy that this version of the program does not know: use the one that made it"
+        ) from None
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
@@ -151,3 +164,11 @@ def open_lines(path: Path) -> Iterator[IO[bytes]]:
 def policy_path(path: Path | None) -> Path | None:
     """As it is found from anywhere: a child process may be given it."""
     return path.absolute() if path else None
+
+
+def parse_day_option(text: str, option: str) -> int:
+    """The number of a day. Raises CommandFailed."""
+    try:
+        return parse_day(text)
+    except ValueError:
+        raise CommandFailed(f"{option}: {escape(text)} is not a day like 1998-06-30") from None

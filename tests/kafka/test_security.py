@@ -132,6 +132,7 @@ async def test_everything_goes_with_the_documented_rights(
         assert " mismatches=0 " in verified.out and " dead_letters=1 " in verified.out, verified.out
         assert "not_json" in resegment("dead-letters", values=read).out
         assert "acme is " in resegment("explain", "acme", values=read).out
+        assert "undone within 7 days" in resegment("report", values=read).out
         process.check()
         process.signal(signal.SIGTERM)
         assert await process.ended() == 0

@@ -14,8 +14,8 @@ from tests.streams.command_line import POLICY, environment, is_one_line, resegme
 
 COMMANDS = (
     "demo", "dev", "topics create", "topics check", "worker", "replay", "send purchase", "send refund",
-    "send signup", "send engagement", "watch", "explain", "export", "verify", "fit", "backtest",
-    "dead-letters", "doctor",
+    "send signup", "send engagement", "watch", "explain", "report", "policy check", "policy diff", "export", "verify",
+    "fit", "backtest", "dead-letters", "doctor",
 )  # fmt: skip
 
 
@@ -100,6 +100,7 @@ def test_a_wrong_policy_is_explained(tmp_path: Path) -> None:
         ("send", "signup", "acme"),
         ("watch", "--limit", "1"),
         ("explain", "acme"),
+        ("report",),
         ("verify",),
         ("dead-letters",),
         ("doctor",),
@@ -117,7 +118,17 @@ def test_a_broker_that_cannot_be_reached_is_status_2(embedded: Embedded, argumen
 
 
 @pytest.mark.parametrize(
-    "arguments", [("worker",), ("replay", "/dev/null"), ("explain", "acme"), ("export", "x"), ("verify",), ("doctor",)]
+    "arguments",
+    [
+        ("worker",),
+        ("replay", "/dev/null"),
+        ("explain", "acme"),
+        ("report",),
+        ("policy", "diff", POLICY),
+        ("export", "x"),
+        ("verify",),
+        ("doctor",),
+    ],
 )
 def test_a_store_that_cannot_be_reached_is_status_2(topics: dict[str, str], arguments: tuple[str, ...]) -> None:
     """One line says which setting to look at."""
