@@ -191,8 +191,9 @@ async def _state(redis: Redis, settings: Settings, policy: Policy | None) -> lis
         differences = "; ".join(policy.differences(founding.policy))
         return [Found("state", "wrong", f"made with another policy (state -> this one): {differences}")]
     found = [Found("state", "ok", f"schema {founding.schema_version}, {founding.partitions} partitions, this policy")]
-    if policy is not None and founding.strategies not in (None, policy.canonical_strategies()):
-        differences = "; ".join(policy.strategy_differences(founding.strategies or "{}"))
+    theirs = founding.strategies
+    if policy is not None and theirs is not None and theirs != policy.canonical_strategies():
+        differences = "; ".join(policy.strategy_differences(theirs))
         found.append(
             Found("state", "warning", f"workers announce with other strategies (theirs -> this policy): {differences}")
         )
