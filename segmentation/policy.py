@@ -1,4 +1,4 @@
-"""The policy: every rule and threshold, in one validated document.
+"""The policy: every rule, threshold and strategy, in one validated document.
 
 Shares and the band are percentages with at most two decimals in the document and basis points (`int`) in the
 code, rates are decimals: no rule depends on a binary fraction.
@@ -24,6 +24,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -31,6 +32,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from segmentation.money import MINOR_DIGITS, Converter
 from segmentation.purchase_model import BuyingModel, SpendModel
+from segmentation.strategy import ROLES, Owners, Playbook, Playbooks, Role, RoleName, with_defaults
 
 ALL = "all"
 """The population that every account is ranked in."""
@@ -237,11 +239,53 @@ class Policy(BaseModel):
     """What an engagement without a weight of its own counts. Kinds left out keep their default."""
     model: Model | None = Field(default=None, description="a table [model] as `resegment fit` prints it")
     """How accounts buy; None: nothing was estimated yet."""
+    segments: Playbooks = Field(
+        default_factory=lambda: Playbooks.model_validate({}),
+        description="tables [segments.key], [segments.enterprise], [segments.commercial], [segments.new_start] and "
+        "[segments.prospect]",
+    )
+    """What is done for the accounts of each segment."""
+    team: Mapping[RoleName, Role] = Field(
+        default_factory=dict,
+        validate_default=True,
+        description="tables like [team.account_manager] with people and hours_a_quarter",
+    )
+    """The people of each role that a segment has, of all of them and of no others."""
+    owners: Owners = Field(
+        default_factory=Owners, description="a table [owners] with accounts_max and hours_a_quarter_max"
+    )
 
     @field_validator("engagement_weights", mode="after")
     @classmethod
     def _with_default_weights(cls, weights: Mapping[str, int]) -> dict[str, int]:
         return {**_ENGAGEMENT_WEIGHTS, **weights}
+
+    @field_validator("team", mode="before")
+    @classmethod
+    def _with_default_fields(cls, team: object) -> object:
+        if not isinstance(team, Mapping):
+            return team
+        return with_defaults(team, {name: role for name, role in ROLES.items() if name in team})
+
+    @field_validator("team", mode="after")
+    @classmethod
+    def _roles_of_the_segments(cls, team: Mapping[str, Role], info: ValidationInfo) -> Mapping[str, Role]:
+        playbooks: Playbooks | None = info.data.get("segments")
+        if playbooks is None:
+            return team
+        roles = {playbook.role: f"segments.{segment}.role" for segment, playbook in playbooks}
+        problems = [
+            Problem(field, f'"{role}"', f"a role of [team], or a table [team.{role}] with people and hours_a_quarter")
+            for role, field in roles.items()
+            if role not in team and role not in ROLES
+        ] + [
+            Problem(f"team.{role}", "a role that no segment has", f"one of {', '.join(roles)}")
+            for role in team
+            if role not in roles
+        ]
+        if problems:
+            raise _refused(*problems)
+        return {role: team[role] if role in team else Role.model_validate(ROLES[role]) for role in roles}
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -283,7 +327,11 @@ class Policy(BaseModel):
         return self.engagement_weights.get(kind, 1)
 
     def document(self) -> dict[str, Any]:
-        """The policy in the terms of its TOML document: every field, equal values in equal form.
+        """The policy in the terms of its TOML document: every field, equal values in equal form."""
+        return {**self._rules(), **self._strategies()}
+
+    def _rules(self) -> dict[str, Any]:
+        """The part of the document that decides what segment an account has.
 
         `model` only where there is one: a policy from before there were models is still the same policy.
         """
@@ -307,6 +355,14 @@ class Policy(BaseModel):
             **model,
         }
 
+    def _strategies(self) -> dict[str, Any]:
+        """The rest of the document: what is done about segments, and by whom."""
+        return {
+            "segments": self.segments.document(),
+            "team": {name: role.document() for name, role in self.team.items()},
+            "owners": self.owners.document(),
+        }
+
     def with_changes(self, **fields: object) -> "Policy":
         """Another policy, with these fields of the document replaced: `with_changes(band=0)`.
 
@@ -315,11 +371,12 @@ class Policy(BaseModel):
         return _validate({**self.document(), **fields}, "policy")
 
     def canonical(self) -> str:
-        """Everything that counts, as JSON with sorted keys: equal for policies that mean the same.
+        """Every rule, as JSON with sorted keys: equal for policies by which each account has the same segment.
 
-        `Policy.model_validate_json` makes the same policy of it again.
+        Strategies are not in it: they may be edited while the state stays. `Policy.model_validate_json` makes a policy
+        with the same rules of it again.
         """
-        return json.dumps(self.document(), sort_keys=True, separators=(",", ":"))
+        return _canonical(self._rules())
 
     @property
     def hash(self) -> str:
@@ -336,15 +393,31 @@ class Policy(BaseModel):
         Any JSON object will do, also one that this version of the program would refuse. Raises ValueError for
         anything else.
         """
-        other = json.loads(other_canonical)
-        if not isinstance(other, dict):
-            raise ValueError("a canonical policy is a JSON object")
-        theirs, ours = dict(_flat(other)), dict(_flat(self.document()))
-        return [
-            Difference(field, theirs.get(field, "nothing"), ours.get(field, "nothing"))
-            for field in sorted(theirs.keys() | ours.keys())
-            if theirs.get(field) != ours.get(field)
-        ]
+        return _differences(other_canonical, self._rules())
+
+    def canonical_strategies(self) -> str:
+        """All that is not in `canonical()`, in the same form."""
+        return _canonical(self._strategies())
+
+    def strategy_differences(self, other_canonical: str) -> list[str]:
+        """As `differences`, of another policy's `canonical_strategies()`."""
+        return [str(difference) for difference in _differences(other_canonical, self._strategies())]
+
+
+def _canonical(document: Mapping[str, Any]) -> str:
+    return json.dumps(document, sort_keys=True, separators=(",", ":"))
+
+
+def _differences(other_canonical: str, document: Mapping[str, Any]) -> list[Difference]:
+    other = json.loads(other_canonical)
+    if not isinstance(other, dict):
+        raise ValueError("a canonical policy is a JSON object")
+    theirs, ours = dict(_flat(other)), dict(_flat(document))
+    return [
+        Difference(field, theirs.get(field, "nothing"), ours.get(field, "nothing"))
+        for field in sorted(theirs.keys() | ours.keys())
+        if theirs.get(field) != ours.get(field)
+    ]
 
 
 def load_policy(path: Path | str) -> Policy:
@@ -409,9 +482,20 @@ def _problem(details: ErrorDetails) -> Problem:
 
 def _table_of(path: list[str]) -> type[BaseModel]:
     """The table that a field is in."""
-    if len(path) == 1:
-        return Policy
-    return Model if path[0] == "model" else Tiers
+    match path:
+        case [_]:
+            return Policy
+        case ["segments", _]:
+            return Playbooks
+        case ["segments", *_]:
+            return Playbook
+        case ["team", *_]:
+            return Role
+        case ["owners", *_]:
+            return Owners
+        case ["model", *_]:
+            return Model
+    return Tiers
 
 
 def _expected(details: ErrorDetails, path: list[str]) -> str:
@@ -425,8 +509,13 @@ def _expected(details: ErrorDetails, path: list[str]) -> str:
         if details["loc"][-1] == "[key]":
             return "a kind in lower case: a letter, then up to 63 letters, digits or _"
         return f"a whole number from 0 to {ENGAGEMENT_WEIGHT_MAX}"
+    if path[0] == "team" and len(path) == 2:
+        if details["loc"][-1] == "[key]":
+            return "a role in lower case: a letter, then up to 63 letters, digits or _"
+        return f"a table [team.{path[1]}] with people and hours_a_quarter"
+    name_given = path[2] if path[0] == "segments" and len(path) > 2 else path[-1]  # the rest is a place in a list
     for name, field in _table_of(path).model_fields.items():
-        if path[-1] in (name, field.alias):
+        if name_given in (name, field.alias):
             return str(field.description)
     return str(details["msg"])
 
@@ -435,7 +524,7 @@ def _shown(value: object) -> str:
     """What a document says, short enough for a line."""
     if isinstance(value, Mapping):
         return "a table"
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return "a list"
     if isinstance(value, str):
         return f'"{value}"' if len(value) <= 60 and value.isprintable() else repr(value)[:60]
@@ -454,5 +543,7 @@ def _flat(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
     for name, value in document.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, list):
+            yield f"{prefix}{name}", ", ".join(map(str, value))
         else:
             yield f"{prefix}{name}", str(value)

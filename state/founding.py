@@ -16,13 +16,15 @@ from state.shard_store import SCHEMA_VERSION, ShardStore
 
 
 class Founding(NamedTuple):
-    """What must not change under the state."""
+    """What must not change under the state; but for the strategies, of which the state knows nothing."""
 
     schema_version: int
     policy: str
     """The canonical policy."""
     policy_hash: str
     partitions: int
+    strategies: str | None = None
+    """The canonical strategies of the worker that began last with new ones; None: none has yet."""
 
 
 async def read_founding(redis: Redis, prefix: str) -> Founding | None:
@@ -85,13 +87,24 @@ async def found(
             await ShardStore(redis, prefix, stage, partition).create(*beginning)
     key, document = founding_key(prefix), Founding(SCHEMA_VERSION, policy, policy_hash, partitions)
     async with redis.pipeline(transaction=True) as pipeline:
-        for field, value in document._asdict().items():
-            pipeline.hsetnx(key, field, value)
+        for field in ("schema_version", "policy", "policy_hash", "partitions"):
+            pipeline.hsetnx(key, field, getattr(document, field))
         pipeline.hgetall(key)
         *_, found = await pipeline.execute()
     return _founding(found)
 
 
+async def note_strategies(redis: Redis, prefix: str, strategies: str) -> None:
+    """Say with which canonical strategies changes are announced from now on."""
+    await redis.hset(founding_key(prefix), "strategies", strategies)
+
+
 def _founding(found: Mapping[Any, Any]) -> Founding:
     text = {field.decode(): value.decode() for field, value in found.items()}
-    return Founding(int(text["schema_version"]), text["policy"], text["policy_hash"], int(text["partitions"]))
+    return Founding(
+        int(text["schema_version"]),
+        text["policy"],
+        text["policy_hash"],
+        int(text["partitions"]),
+        text.get("strategies"),
+    )

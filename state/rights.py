@@ -20,8 +20,7 @@ SHARD_COMMANDS = (
     *("ZREM", "MULTI", "EXEC"),
 )
 """On each key of a shard. A little more than is done to each: who may write a hash may as well write all."""
-FOUNDING_COMMANDS = ("HGETALL", "HSETNX")
-
+FOUNDING_COMMANDS = ("HGETALL", "HSET", "HSETNX")
 
 CLUSTER_COMMANDS = ("ASKING",)
 """Of a client of a cluster: what is done to a key that is on its way to another node."""

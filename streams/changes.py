@@ -7,7 +7,9 @@ from jiter import from_json
 from pydantic import BaseModel, ConfigDict
 
 from segmentation.order_index import Share
+from segmentation.policy import Policy
 from segmentation.population import Change
+from segmentation.segments import Segment
 from streams.instants import format_instant
 from streams.messages import Headers, Mode, Outgoing, header, json_bytes
 from streams.topics import Topic
@@ -44,6 +46,21 @@ class CutoffsData(BaseModel):
     enterprise: int | None
 
 
+class PlaybookData(BaseModel):
+    """What is done for an account of the segment, and by whom: the policy's `[segments.…]` when it was announced."""
+
+    model_config = ConfigDict(strict=True)
+
+    role: str
+    team: str
+    channels: list[str]
+    motion: str
+    touches_a_quarter: int
+    minutes_a_touch: int
+    offers: list[str]
+    next_step: str
+
+
 class ChangeData(BaseModel):
     """The data of a segment change."""
 
@@ -67,13 +84,19 @@ class ChangeData(BaseModel):
     mode: str
     effective_at: str
     recorded_at: str
+    playbook: PlaybookData | None = None
+    """None: announced before changes had one."""
 
 
 class ChangeWriter:
     """Makes the records of changes. Plain dicts: a model of pydantic for each would cost as much as all the rest."""
 
-    def __init__(self, policy_version: str) -> None:
-        self.policy_version = policy_version
+    def __init__(self, policy: Policy) -> None:
+        self.policy_version = policy.version
+        # Of each segment the same bytes each time: encoded once, they cost a change a copy.
+        self._ends = {
+            segment: b',"playbook":%b}' % json_bytes(policy.segments.of(segment).document()) for segment in Segment
+        }
 
     def records(
         self, changes: Iterable[Change], mode: Mode, *, input_offset: int, recorded_at_us: int
@@ -96,12 +119,13 @@ class ChangeWriter:
                 ("ce_time", effective_at.encode()),
                 offset_header,
             ]
-            value = json_bytes(self._data(change, mode, effective_at, recorded_at))
+            data = json_bytes(self._data(change, mode, effective_at, recorded_at))
+            value = data[:-1] + self._ends[change.current_segment]
             records.append(Outgoing(topics, account_id, value, headers, recorded_at_ms))
         return records
 
     def _data(self, change: Change, mode: Mode, effective_at: str, recorded_at: str) -> dict[str, Any]:
-        """The fields of ChangeData."""
+        """The fields of ChangeData but the playbook."""
         key, enterprise = change.cutoffs_minor
         kind, event_id, own_change_minor, cutoff_change_minor = change.cause
         return {

@@ -19,7 +19,7 @@ from state.founding import read_founding
 from state.keys import StageName
 from state.shard_store import ShardStore
 from streams.accounts import POPULATION
-from streams.changes import ChangeData, CutoffsData
+from streams.changes import ChangeData, CutoffsData, PlaybookData
 from streams.instants import format_instant
 from streams.log import LogReader
 from streams.partitions import partition_of
@@ -66,6 +66,8 @@ class Explanation(BaseModel):
     to_next_tier_down_minor: int | None
     """The loss of revenue that lowers it."""
     sequence: int
+    playbook: PlaybookData | None
+    """What the policy says is done for accounts of its segment; None: not announced yet."""
     profile: dict[str, Any]
     forecast: list[ForecastStep]
     changes: list[ChangeData]
@@ -124,6 +126,7 @@ async def explain(settings: Settings, policy: Policy, redis: Redis, reader: LogR
         to_next_tier_up_minor=distance.up if distance else None,
         to_next_tier_down_minor=distance.down if distance else None,
         sequence=member.sequence,
+        playbook=_playbook(policy, member),
         profile={field: value for field, (value, _) in decode_profile(profile).fields.items()},
         forecast=[_forecast_step(step) for step in steps],
         changes=await _changes(reader, account_id),
@@ -170,6 +173,12 @@ async def _changes(reader: LogReader, account_id: str) -> list[ChangeData]:
 def _position(tiers: Tiers, member: Member, basis: Basis) -> float:
     above, total = tiers.position(member.revenue_minor, basis)
     return above * 10**9 // total / 10**9
+
+
+def _playbook(policy: Policy, member: Member) -> PlaybookData | None:
+    if member.segment is None:
+        return None
+    return PlaybookData.model_validate(policy.segments.of(member.segment).document())
 
 
 def _date(day: int) -> str:

@@ -49,7 +49,7 @@ class RankingShard(Shard):
     ) -> None:
         super().__init__(store, *arguments, **settings)
         self.policy = policy
-        self._writer = ChangeWriter(policy.version)
+        self._writer = ChangeWriter(policy)
         self._read_told = read_told
         self._partition_of = partition_of
         self.populations: dict[str, Population] = {}

@@ -155,6 +155,7 @@ class Worker:
                 self.redis, prefix, policy.canonical(), policy.hash, self.partitions, beginnings
             )
         self._check(known)
+        await self._take_strategies(known)
 
     def _check(self, known: founding.Founding) -> None:
         if known.schema_version != SCHEMA_VERSION:
@@ -173,6 +174,18 @@ class Worker:
                 "the policy differs from the one that the state was made with (state -> this policy):\n"
                 f"  {differences}\nStart with the policy of the state, or use a new store and topics."
             )
+
+    async def _take_strategies(self, known: founding.Founding) -> None:
+        """No account's segment depends on them: so they are not refused, but nobody is to be surprised by them."""
+        strategies = self.policy.canonical_strategies()
+        if known.strategies == strategies:
+            return
+        if known.strategies is not None:
+            log.warning(
+                "changes are announced with other strategies from now on (before -> this policy):\n  %s",
+                "\n  ".join(self.policy.strategy_differences(known.strategies)),
+            )
+        await founding.note_strategies(self.redis, self.settings.redis_prefix, strategies)
 
     async def _was_anything_told(self, partitions: int) -> bool:
         bounds = await self.reader.bounds([(Topic.SEGMENTS, number) for number in range(partitions)])

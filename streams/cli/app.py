@@ -373,6 +373,19 @@ def policy_diff(file: PolicyArgument, json: OneJsonOption = False) -> None:
     run(run_policy_diff(file, as_json=json))
 
 
+@app.command("capacity")
+def capacity_command(policy: PolicyOption = None, json: OneJsonOption = False) -> None:
+    """Say how many hours a quarter the accounts ask of each role, whether its people suffice, and who owns too much.
+
+    Hours are accounts x touches a quarter x minutes a touch, as the policy has them for each segment. It also says what
+    the moves of the last 30 days did to them. The formula and an example are in docs/strategies.md.
+    """
+    from streams.cli.capacity import run_capacity
+    from streams.cli.running import run
+
+    run(run_capacity(policy=policy, as_json=json))
+
+
 @app.command("export")
 def export_command(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Is made if it is not there.")],

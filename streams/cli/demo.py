@@ -10,8 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from segmentation.segments import Segment
+from streams.capacity import PERIOD_DAYS, read_capacity
 from streams.cdnow import Line, data_file, read_lines
 from streams.changes import ChangeData
+from streams.cli.capacity import show_segments_and_roles
 from streams.cli.console import escape, out, segment
 from streams.cli.explain import show_explanation
 from streams.cli.failures import CHECK_FAILED, CommandFailed
@@ -48,6 +50,7 @@ async def run_demo() -> None:
         story = _Story(connections, partition_count(connections.reader, local.settings))
         await _play(local, connections, lines, story)
         story.show_matrix()
+        await _show_capacity(local, connections)
         await _explain_displaced(local, connections, story)
         await _prove(local, connections)
     out.print(f"\nAll of it took {time.monotonic() - started:.0f} s, and nothing is left behind.")
@@ -176,6 +179,11 @@ def _samples(changes: list[ChangeData]) -> Iterator[ChangeData]:
         if change.previous_segment in TIERS and change.cause.kind not in seen:
             seen.add(change.cause.kind)
             yield change
+
+
+async def _show_capacity(local: Local, connections: Connections) -> None:
+    out.print(f"\nwhat the accounts ask of the team, by the policy's strategies; moved: in the last {PERIOD_DAYS} days")
+    show_segments_and_roles(await read_capacity(local.settings, local.policy, *connections))
 
 
 async def _explain_displaced(local: Local, connections: Connections, story: _Story) -> None:

@@ -134,7 +134,7 @@ async def _store(settings: Settings, policy: Policy | None, partitions: int, fou
             found.extend(_in_the_clear("store", is_private, [server.hostname or "localhost" for server in servers]))
             if missing := await missing_rights(redis, settings.redis_prefix, partitions):
                 found.append(Found("store", "wrong", f"{_NO_WORKER}; missing: {', '.join(missing)}"))
-            found.append(await _state(redis, settings, policy))
+            found.extend(await _state(redis, settings, policy))
     except MovedError:
         found.append(Found("store", "wrong", IS_A_CLUSTER))
     except (RedisError, OSError) as error:
@@ -181,13 +181,20 @@ def _durability(info: dict[str, Any]) -> list[Found]:
     ]
 
 
-async def _state(redis: Redis, settings: Settings, policy: Policy | None) -> Found:
+async def _state(redis: Redis, settings: Settings, policy: Policy | None) -> list[Found]:
     founding = await read_founding(redis, settings.redis_prefix)
     if founding is None:
-        return Found("state", "ok", f"nothing under {settings.redis_prefix!r} yet: the first worker begins it")
+        return [Found("state", "ok", f"nothing under {settings.redis_prefix!r} yet: the first worker begins it")]
     if founding.schema_version != SCHEMA_VERSION:
-        return Found("state", "wrong", f"schema {founding.schema_version}, this program reads {SCHEMA_VERSION}")
+        return [Found("state", "wrong", f"schema {founding.schema_version}, this program reads {SCHEMA_VERSION}")]
     if policy is not None and founding.policy_hash != policy.hash:
         differences = "; ".join(policy.differences(founding.policy))
-        return Found("state", "wrong", f"made with another policy (state -> this one): {differences}")
-    return Found("state", "ok", f"schema {founding.schema_version}, {founding.partitions} partitions, this policy")
+        return [Found("state", "wrong", f"made with another policy (state -> this one): {differences}")]
+    found = [Found("state", "ok", f"schema {founding.schema_version}, {founding.partitions} partitions, this policy")]
+    theirs = founding.strategies
+    if policy is not None and theirs is not None and theirs != policy.canonical_strategies():
+        differences = "; ".join(policy.strategy_differences(theirs))
+        found.append(
+            Found("state", "warning", f"workers announce with other strategies (theirs -> this policy): {differences}")
+        )
+    return found

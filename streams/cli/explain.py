@@ -60,6 +60,9 @@ def _facts(found: Explanation) -> list[tuple[str, str]]:
         facts.append(("to move up", f"{money(found.to_next_tier_up_minor)} more"))
     if found.to_next_tier_down_minor is not None:
         facts.append(("to move down", f"{money(found.to_next_tier_down_minor)} less"))
+    if found.playbook is not None:
+        facts.append(("role", f"{escape(found.playbook.role)}, {escape(found.playbook.motion)}"))
+        facts.append(("next step", escape(found.playbook.next_step)))
     facts.extend((escape(name), escape(str(value))) for name, value in found.profile.items())
     return facts
 

@@ -41,7 +41,10 @@ def _print_line(record: ConsumerRecord) -> None:
     except ValueError:
         err.print(f"not a change: {record.topic}[{record.partition}]@{record.offset}")
         return
-    out.print(change_line(change))
+    line = change_line(change)
+    if change.playbook is not None:
+        line.append(f"  {escape(change.playbook.role)}: {escape(change.playbook.next_step)}")
+    out.print(line)
 
 
 def change_line(change: ChangeData) -> Text:

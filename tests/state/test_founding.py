@@ -4,7 +4,7 @@ import asyncio
 
 from redis.asyncio import Redis
 
-from state.founding import Beginning, Founding, agreed_beginning, found, read_founding
+from state.founding import Beginning, Founding, agreed_beginning, found, note_strategies, read_founding
 from state.keys import StageName
 from state.shard_store import SCHEMA_VERSION, Claim, Commit, ShardStore
 from tests.state.conftest import PREFIX
@@ -48,6 +48,16 @@ async def test_founding_again_changes_nothing(redis: Redis) -> None:
     assert await found(redis, PREFIX, "policy one", "1", 2) == first
     assert await found(redis, PREFIX, "policy two", "2", 2) == first
     assert await keyspace(redis) == held
+
+
+async def test_strategies_are_noted_and_nothing_else_changes(redis: Redis) -> None:
+    """Nobody's are known at first; then the newest ones are, whoever founds again."""
+    founding = await found(redis, PREFIX, "policy", "1", 2)
+    assert founding.strategies is None
+    for strategies in ("one", "\N{SNOWMAN}"):
+        await note_strategies(redis, PREFIX, strategies)
+        assert await read_founding(redis, PREFIX) == founding._replace(strategies=strategies)
+        assert await found(redis, PREFIX, "policy two", "2", 2) == founding._replace(strategies=strategies)
 
 
 async def test_two_who_found_at_once_agree(redis: Redis) -> None:

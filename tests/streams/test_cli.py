@@ -14,8 +14,8 @@ from tests.streams.command_line import POLICY, environment, is_one_line, resegme
 
 COMMANDS = (
     "demo", "dev", "topics create", "topics check", "worker", "replay", "send purchase", "send refund",
-    "send signup", "send engagement", "watch", "explain", "report", "policy check", "policy diff", "export", "verify",
-    "fit", "backtest", "dead-letters", "doctor",
+    "send signup", "send engagement", "watch", "explain", "report", "capacity", "policy check", "policy diff", "export",
+    "verify", "fit", "backtest", "dead-letters", "doctor",
 )  # fmt: skip
 
 
@@ -62,6 +62,7 @@ def test_help_imports_nothing_heavy() -> None:
         ("replay", "/dev/null", "--until", "yesterday"),
         ("replay", "/does/not/exist"),
         ("verify", "--policy", "/does/not/exist"),
+        ("capacity", "--policy", "/does/not/exist"),
     ],
 )
 def test_wrong_use_is_one_line_and_status_2(arguments: tuple[str, ...]) -> None:
@@ -101,6 +102,7 @@ def test_a_wrong_policy_is_explained(tmp_path: Path) -> None:
         ("watch", "--limit", "1"),
         ("explain", "acme"),
         ("report",),
+        ("capacity",),
         ("verify",),
         ("dead-letters",),
         ("doctor",),
@@ -125,6 +127,7 @@ def test_a_broker_that_cannot_be_reached_is_status_2(embedded: Embedded, argumen
         ("explain", "acme"),
         ("report",),
         ("policy", "diff", POLICY),
+        ("capacity",),
         ("export", "x"),
         ("verify",),
         ("doctor",),
@@ -141,7 +144,15 @@ def test_a_store_that_cannot_be_reached_is_status_2(topics: dict[str, str], argu
 
 @pytest.mark.parametrize(
     "arguments",
-    [("worker",), ("replay", "/dev/null"), ("send", "signup", "acme"), ("watch",), ("verify",), ("dead-letters",)],
+    [
+        ("worker",),
+        ("replay", "/dev/null"),
+        ("send", "signup", "acme"),
+        ("watch",),
+        ("capacity",),
+        ("verify",),
+        ("dead-letters",),
+    ],
 )
 def test_missing_topics_are_named(embedded: Embedded, arguments: tuple[str, ...]) -> None:
     """One line says which topics are missing, and what makes them."""
@@ -149,6 +160,15 @@ def test_missing_topics_are_named(embedded: Embedded, arguments: tuple[str, ...]
     assert done.status == 2, done
     assert "missing" in done.err and "resegment topics create" in done.err
     assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("arguments", [("capacity",), ("capacity", "--json"), ("explain", "acme")])
+def test_an_installation_without_any_worker_yet_is_status_2(topics: dict[str, str], arguments: tuple[str, ...]) -> None:
+    """One line says that there is nothing to look at, and nothing is printed that could be taken for an answer."""
+    done = resegment(*arguments, values=topics)
+    assert done.status == 2, done
+    assert is_one_line(done.err) and "no installation" in done.err
+    assert not done.out
 
 
 def test_topics_are_made_once_and_checked(embedded: Embedded) -> None:

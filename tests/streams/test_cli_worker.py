@@ -80,6 +80,18 @@ async def test_a_worker_refuses_another_policy(values: dict[str, str], tmp_path:
         assert "window_days" in checked.out
 
 
+async def test_doctor_warns_of_strategies_that_workers_do_not_have(values: dict[str, str], tmp_path: Path) -> None:
+    """A policy that was edited and not given to the workers yet is usable: status 0, and what differs."""
+    policy = tmp_path / "policy.toml"
+    policy.write_text(POLICY.read_text().replace("touches_a_quarter = 12 ", "touches_a_quarter = 9 "))
+    async with worker(values, tmp_path / "log"):
+        checked = resegment("doctor", "--policy", policy, "--json", values=values)
+        assert checked.status == 0, checked
+        warnings = [entry["text"] for entry in json.loads(checked.out)["found"] if entry["status"] == "warning"]
+        assert [text for text in warnings if "segments.key.touches_a_quarter: 12 -> 9" in text]
+        assert "strategies" not in resegment("doctor", values=values).out
+
+
 async def test_what_is_sent_is_seen(values: dict[str, str], tmp_path: Path) -> None:
     """A purchase is watched, explained, exported and verified."""
     async with worker(values, tmp_path / "log"):
@@ -93,11 +105,13 @@ async def test_what_is_sent_is_seen(values: dict[str, str], tmp_path: Path) -> N
         assert {event["data"]["current_segment"] for event in events} == {"new_start"}  # type: ignore[index]
         shown = resegment("watch", "--from-beginning", "--limit", "2", values=values)
         assert "acme" in shown.out and "new_start" in shown.out
+        assert "onboarding_specialist: See that the first order went well" in shown.out
 
         explained = resegment("explain", "acme", "--json", values=values)
         assert explained.status == 0, explained
         assert json.loads(explained.out)["rolling_revenue_minor"] == 10_000
-        assert "acme is new_start" in resegment("explain", "acme", values=values).out
+        said = resegment("explain", "acme", values=values).out
+        assert "acme is new_start" in said and "See that the first order went well and plan the second" in said
         unknown = resegment("explain", "nobody", values=values)
         assert unknown.status == 2 and is_one_line(unknown.err)
 

@@ -201,7 +201,7 @@ async def test_changes_are_cloud_events_in_the_order_of_their_effect(installatio
         assert (data["previous_segment"] is None) == (data["sequence"] == 1)
         assert {
             "population", "current_segment", "direction", "cause", "rolling_revenue_minor", "recorded_at",
-            "policy_version", "mode",
+            "policy_version", "mode", "playbook",
         } <= data.keys()  # fmt: skip
     assert all(listed == list(range(1, len(listed) + 1)) for listed in sequences.values())
     assert max(map(len, sequences.values())) >= 3

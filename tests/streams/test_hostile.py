@@ -92,6 +92,12 @@ def change(**fields: Any) -> bytes:
             **dict.fromkeys(("position_revenue", "position_accounts")),
             "cutoffs_minor": {"key": None, "enterprise": None},
             **dict.fromkeys(("to_next_tier_up_minor", "to_next_tier_down_minor")),
+            "playbook": {
+                **dict.fromkeys(("role", "team", "motion", "next_step"), HOSTILE),
+                "channels": [HOSTILE],
+                "offers": [HOSTILE],
+                **dict.fromkeys(("touches_a_quarter", "minutes_a_touch"), 10**4_000),
+            },
             **fields,
         }
     ).encode()

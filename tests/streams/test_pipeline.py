@@ -329,6 +329,34 @@ async def test_another_policy_is_refused_and_nothing_is_lost(embedded: Embedded)
             await check(installation)
 
 
+async def test_other_strategies_are_taken_and_said(embedded: Embedded, caplog: pytest.LogCaptureFixture) -> None:
+    """Each change has the playbook of where the account is now. A worker with another one says so once, and goes on."""
+    edited = PURE.with_changes(segments={"key": {"next_step": "Ring the sponsor"}})
+    async with Installation(embedded) as installation:
+        async with installation.worker():
+            await installation.send(purchase("acme", "1", moment(0), 100), purchase("umbrella", "1", moment(50), 10))
+            await installation.tick(moment(100))
+            before = await check(installation)
+        assert before["acme"][-1].data["playbook"] == PURE.segments.key.document()
+        assert before["umbrella"][-1].data["playbook"] == PURE.segments.new_start.document()
+        assert "strategies" not in caplog.text
+        for _ in range(2):
+            other = installation.start(policy=edited)
+            await other.claimed()
+            await installation.stop(other)
+        said = [record.getMessage() for record in caplog.records if "strategies" in record.getMessage()]
+        assert len(said) == 1
+        assert "segments.key.next_step: Agree the plan of the quarter with the sponsor -> Ring the sponsor" in said[0]
+        other = installation.start(policy=edited)
+        await installation.send(purchase("umbrella", "2", moment(100), 1_000))
+        await installation.tick(moment(200))
+        after = await check(installation)
+        await installation.stop(other)
+        assert {account: chain[: len(before[account])] for account, chain in after.items()} == before
+        last = after["umbrella"][-1]
+        assert (last.current, last.data["playbook"]["next_step"]) == ("key", "Ring the sponsor")
+
+
 async def test_an_emptied_store_is_corrupt_and_not_new(embedded: Embedded) -> None:
     """Where the world was told of segments that the store does not know, a worker stops and says so."""
     async with Installation(embedded) as installation:
