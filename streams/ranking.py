@@ -158,10 +158,19 @@ class RankingShard(Shard):
                 population.muted = self._is_muted
         if self.publisher.is_atomic:
             await self._drop_what_was_told(sequences)
-        if read and not self._learned:
-            # All of it is known, or another shard's: whoever claims this shard next need not read it again.
+        self._has_read = bool(read) and not self._learned
+        if self._has_read:
             told |= read
-            await self.store.trim(0, told)
+
+    async def watch_reading(self) -> None:
+        """And note how far was read of what the world was told, so that whoever claims the shard next need not again.
+
+        Not at the claim itself: a worker that finds out meanwhile that it must stop writes nothing.
+        """
+        await super().watch_reading()
+        if self.owned and self._has_read:
+            self._has_read = False
+            self.relay.save_told()
 
     async def _drop_what_was_told(self, sequences: Mapping[str, int]) -> None:
         """Take changes out of the outbox that the world was told, though the store does not know it.

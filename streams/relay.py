@@ -228,6 +228,7 @@ class Relay:
         """The newest of the records that wait, oldest first, each with its bytes in the outbox."""
         self._kept_bytes = 0
         self.told: Told = {}
+        self._told_is_news = False
 
     @property
     def waiting(self) -> int:
@@ -237,6 +238,7 @@ class Relay:
     async def restart(self, *, waiting: int, told: Mapping[str, int]) -> None:
         """Begin anew with what the store holds; whoever waits looks again."""
         self._forget()
+        self._told_is_news = False
         async with self._published:
             self._pushed, self.told = self.store.trimmed + waiting, dict(told)
             self._published.notify_all()
@@ -250,6 +252,11 @@ class Relay:
         self._kept_bytes += sum(sizes)
         if self._kept_bytes > KEPT_BYTES_MAX:
             self._forget()
+        self._wake.set()
+
+    def save_told(self) -> None:
+        """Store how far it is known what the world was told, though nothing may wait."""
+        self._told_is_news = True
         self._wake.set()
 
     def _forget(self) -> None:
@@ -297,7 +304,9 @@ class Relay:
         records = await self._read() if self.waiting > len(self._kept) else self._oldest_kept()
         if records:
             self.told |= await self.publisher.publish(records)
+        if records or self._told_is_news:
             await self.store.trim(len(records), self.told)
+            self._told_is_news = False
             while len(self._kept) > self.waiting:
                 self._kept_bytes -= self._kept.popleft()[1]
         async with self._published:
