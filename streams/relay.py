@@ -232,7 +232,8 @@ class Relay:
 
     @property
     def waiting(self) -> int:
-        """Outgoing records not trimmed yet, as far as this worker knows."""
+        """Outgoing records not trimmed yet, as far as this worker knows. For a moment it may be below 0: what a commit
+        put into the outbox can be published before the commit has returned and is counted."""
         return self._pushed - self.store.trimmed
 
     async def restart(self, *, waiting: int, told: Mapping[str, int]) -> None:
@@ -250,9 +251,14 @@ class Relay:
         self._pushed += len(records)
         self._kept.extend(zip(records, sizes, strict=True))
         self._kept_bytes += sum(sizes)
+        self._drop_trimmed()
         if self._kept_bytes > KEPT_BYTES_MAX:
             self._forget()
         self._wake.set()
+
+    def _drop_trimmed(self) -> None:
+        while len(self._kept) > max(0, self.waiting):
+            self._kept_bytes -= self._kept.popleft()[1]
 
     def save_told(self) -> None:
         """Store how far it is known what the world was told, though nothing may wait."""
@@ -301,23 +307,19 @@ class Relay:
 
     async def publish_some(self) -> int:
         """Publish the oldest records and trim them. Returns how many there were."""
-        records = await self._read() if self.waiting > len(self._kept) else self._oldest_kept()
+        if self.waiting > len(self._kept):
+            records = [decode_outgoing(entry) for entry in await self.store.outbox()]
+        else:
+            records = self._oldest_kept()
         if records:
             self.told |= await self.publisher.publish(records)
         if records or self._told_is_news:
             await self.store.trim(len(records), self.told)
             self._told_is_news = False
-            while len(self._kept) > self.waiting:
-                self._kept_bytes -= self._kept.popleft()[1]
+            self._drop_trimmed()
         async with self._published:
             self._published.notify_all()
         return len(records)
-
-    async def _read(self) -> list[Outgoing]:
-        """The oldest records that are not in memory. What a commit has put behind them whose answer is still on its way
-        is left for later: then it is."""
-        entries = await self.store.outbox()
-        return [decode_outgoing(entry) for entry in entries[: max(0, self.waiting - len(self._kept))]]
 
     def _oldest_kept(self) -> list[Outgoing]:
         records, left = [], OUTBOX_READ_BYTES

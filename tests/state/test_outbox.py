@@ -144,7 +144,7 @@ async def test_what_is_committed_here_is_published_from_memory(
     await store.commit(commit_of(1, 2))
     relay = await relay_of(store, log)
     await send(store, relay, 3)
-    assert [await relay.publish_some() for _ in range(3)] == [2, 1, 0]
+    assert [await relay.publish_some() for _ in range(2)] == [3, 0]
     await send(store, relay, 4, 5)
     assert await relay.publish_some() == 2
     assert log.records == [encode_outgoing(outgoing(number)) for number in (1, 2, 3, 4, 5)]
@@ -168,17 +168,17 @@ async def test_more_than_memory_is_for_is_read_from_the_store(
     assert (relay.waiting, await store.outbox_size()) == (0, 0)
 
 
-async def test_a_record_is_published_when_its_commit_is_known(store: ShardStore) -> None:
-    """The answer to a commit may come later than the relay reads the outbox: then it waits for it."""
+async def test_who_waits_is_let_through_though_a_record_was_published_before_it_was_counted(store: ShardStore) -> None:
+    """The relay may be quicker than the answer to the commit: no record is waited for, or sent again."""
     log = MemoryLog()
     await store.claim("one")
     await store.commit(commit_of(1))
     relay = await relay_of(store, log)
     under_way = commit_of(2)
     await store.commit(under_way)
-    assert [await relay.publish_some() for _ in range(2)] == [1, 0]
+    assert [await relay.publish_some() for _ in range(2)] == [2, 0]
     relay.add([outgoing(2)], [len(under_way.outbox[0])])
-    assert await relay.publish_some() == 1
+    assert await relay.publish_some() == 0
     assert log.records == [encode_outgoing(outgoing(number)) for number in (1, 2)]
     await asyncio.wait_for(relay.drained_to(0), 5)
 
