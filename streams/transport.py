@@ -13,6 +13,7 @@ import faust
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 from aiokafka.structs import ConsumerRecord, OffsetAndMetadata
+from faust.assignor.partition_assignor import PartitionAssignor
 from faust.transport.drivers import TRANSPORTS
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
@@ -28,6 +29,8 @@ class App(faust.App):
     """A Faust application that reads batches, and resumes from where its shards say."""
 
     claim_partitions: Claim
+    partitions = 0
+    """How many every topic has that is read; known before it starts."""
     fetch_wait_ms = 50
     """How long the broker waits for a record before it answers that there is none."""
 
@@ -81,6 +84,31 @@ class BatchSchema(faust.Schema[Any, Any]):
     def loads_value(self, app: Any, message: Any, *, loads: Any = None, serializer: Any = None) -> Any:
         """The batch."""
         return message.value
+
+
+class Assignor(PartitionAssignor):
+    """Assigns the partitions that there are, also while the broker does not say so.
+
+    Just after it was started a broker may not know its topics yet. Whoever leads the group at that moment would assign
+    nothing, to nobody, and with that everybody would be content for ever.
+    """
+
+    app: App
+
+    def _assign(self, cluster: Any, member_metadata: Any) -> Any:
+        return super()._assign(_KnownTopics(cluster, self.app.partitions), member_metadata)
+
+
+class _KnownTopics:
+    """What an assignor asks of a cluster, for topics that are there and have so many partitions."""
+
+    def __init__(self, cluster: Any, partitions: int) -> None:
+        self._cluster = cluster
+        self._partitions = partitions
+
+    def partitions_for_topic(self, topic: str) -> set[int]:
+        """The numbers of a topic's partitions."""
+        return self._cluster.partitions_for_topic(topic) or set(range(self._partitions))
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):

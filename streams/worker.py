@@ -129,7 +129,7 @@ class Worker:
         if len({counts[topic] for topic in SHARDED}) > 1:
             listed = ", ".join(f"{self.names.name(topic)} {counts[topic]}" for topic in SHARDED)
             raise CannotStart(f"partition counts differ, they must be equal: {listed}")
-        self.partitions = counts[Topic.PURCHASES]
+        self.partitions = self.app.partitions = counts[Topic.PURCHASES]
         prefix = self.settings.redis_prefix
         _require("store", await missing_rights(self.redis, prefix, self.partitions))
         # In this order: what another worker founds meanwhile, and tells, must not look like a store that lost its data.
@@ -207,6 +207,7 @@ class Worker:
             broker_max_poll_records=settings.batch_records_max,
             broker_commit_interval=1.0,
             ConsumerScheduler=transport.BatchScheduler,
+            PartitionAssignor=transport.Assignor,
             # the default restarts an agent whose body raised, and its lost batch would count as done
             agent_supervisor="mode.CrashingSupervisor",
             stream_buffer_maxsize=16,

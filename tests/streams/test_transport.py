@@ -68,6 +68,7 @@ class Reader:
             broker_heartbeat_interval=0.5,
             broker_commit_interval=0.1,
             ConsumerScheduler=transport.BatchScheduler,
+            PartitionAssignor=transport.Assignor,
             agent_supervisor="mode.CrashingSupervisor",
             stream_wait_empty=False,
             topic_allow_declare=False,
@@ -202,6 +203,19 @@ async def test_committed_offsets_follow(embedded: Embedded) -> None:
         await looker.start()
         assert [await looker.committed(TopicPartition(*tp)) for tp in reader.all] == [150] * 4
         await looker.stop()
+
+
+async def test_partitions_are_assigned_though_the_broker_does_not_know_its_topics_yet() -> None:
+    """As just after it was started: else whoever leads the group assigns nothing, and nobody ever asks again."""
+    reader = Reader("127.0.0.1:1")
+    with tempfile.TemporaryDirectory() as directory:
+        app = reader.new_app(directory)
+        app.partitions = PARTITIONS
+        assignor = cast(transport.Assignor, app.assignor)
+        members = {name: assignor.metadata(set(reader.topics)) for name in ("one", "other")}
+        assigned = assignor.assign(ClusterMetadata(), members)
+    given = [TP(*tp) for member in assigned.values() for tp in member.partitions()]
+    assert sorted(given) == sorted(reader.all)
 
 
 async def test_fetches_wait_shortly_and_read_committed(embedded: Embedded) -> None:
