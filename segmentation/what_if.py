@@ -40,6 +40,7 @@ class FieldEffect(NamedTuple):
 
 
 _CONVERTED = "amounts are converted as they come, and only what came of that is kept"
+_STRATEGIES = "what is done for the accounts of a segment moves none to another"
 _ENGAGEMENTS = "what engagements count moves no account between segments"
 EFFECTS: dict[str, tuple[Effect, str]] = {
     "basis": (Effect.ANSWERED, ""),
@@ -48,6 +49,9 @@ EFFECTS: dict[str, tuple[Effect, str]] = {
     "new_start_days": (Effect.ANSWERED, ""),
     "version": (Effect.NONE, "it is only a name"),
     "model": (Effect.NONE, "forecasts move no account between segments"),
+    "segments": (Effect.NONE, _STRATEGIES),
+    "team": (Effect.NONE, _STRATEGIES),
+    "owners": (Effect.NONE, _STRATEGIES),
     "engagement_days": (Effect.NONE, _ENGAGEMENTS),
     "engagement_weights": (Effect.NONE, _ENGAGEMENTS),
     "base_currency": (Effect.UNKNOWN, _CONVERTED),

@@ -1,5 +1,6 @@
 """From an event on the log to a segment change: the whole program on the embedded servers."""
 
+import logging
 import random
 import signal
 from collections import Counter
@@ -339,8 +340,16 @@ async def test_another_policy_is_refused_and_nothing_is_lost(embedded: Embedded)
             await check(installation)
 
 
-async def test_other_strategies_are_taken_and_said(embedded: Embedded, caplog: pytest.LogCaptureFixture) -> None:
+async def test_other_strategies_are_taken_and_said(
+    embedded: Embedded, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each change has the playbook of where the account is now. A worker with another one says so once, and goes on."""
+    # what other tests of the same process have done to loggers does not matter here
+    logger = logging.getLogger("streams.worker")
+    monkeypatch.setattr(logger, "disabled", False)
+    monkeypatch.setattr(logger, "propagate", False)
+    monkeypatch.setattr(logger, "handlers", [caplog.handler])
+    caplog.set_level(logging.WARNING, "streams.worker")
     edited = PURE.with_changes(segments={"key": {"next_step": "Ring the sponsor"}})
     async with Installation(embedded) as installation:
         async with installation.worker():
