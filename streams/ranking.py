@@ -154,6 +154,9 @@ class RankingShard(Shard):
                 *(self, len(self._learned), until),
             )
             self.muted_until = until
+            if self.progress[Topic.STANDINGS] >= until:
+                # They were announced without reading on, at the end of a silence: there is nothing to wait for.
+                self.muted_until, self.announcing = 0, self.announcing or "live"
             for population in self.populations.values():
                 population.muted = self._is_muted
         if self.publisher.is_atomic:
