@@ -1,7 +1,7 @@
 -- Drops the oldest outgoing records, which are published, and remembers how far the told topic was written. Once only,
--- also if it is asked again because the answer got lost. Refuses (returns 0) where the store went back in time since the
--- records were read: it would seem to know what was told, and does not.
--- KEYS: meta hash, outbox list. ARGV: owner, commits when the records were read, records trimmed before, count, told.
+-- also if it is asked again because the answer got lost. Refuses (returns 0) where the store has fewer commits than it was
+-- seen to have: it went back in time, and would seem to know what was told, and does not.
+-- KEYS: meta hash, outbox list. ARGV: owner, commits that were seen, records trimmed before, count, told.
 local meta = redis.call('HMGET', KEYS[1], 'owner', 'commits', 'trimmed')
 if meta[1] ~= ARGV[1] or tonumber(meta[2] or 0) < tonumber(ARGV[2]) then return 0 end
 local trimmed, before, count = tonumber(meta[3] or 0), tonumber(ARGV[3]), tonumber(ARGV[4])

@@ -5,10 +5,13 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
+from streams.cli import main
 from streams.embedded import Embedded
 
 ROOT = Path(__file__).parents[2]
@@ -22,6 +25,22 @@ class Done(NamedTuple):
     status: int
     out: str
     err: str
+
+
+Here = Callable[..., Done]
+"""Runs a command in this process: a new one takes a second to import all that some need."""
+
+
+def in_this_process(capsys: pytest.CaptureFixture[str]) -> Here:
+    """Runs commands with the environment of this process, and takes what they print from pytest."""
+
+    def run(*arguments: str | Path) -> Done:
+        with pytest.raises(SystemExit) as ended:
+            main(list(map(str, arguments)))
+        out, err = capsys.readouterr()
+        return Done(int(ended.value.code or 0), out, err)
+
+    return run
 
 
 def environment(servers: Embedded, **values: str) -> dict[str, str]:

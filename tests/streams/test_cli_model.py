@@ -1,19 +1,17 @@
 """`resegment fit` and `resegment backtest`: what they print, and how they end."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from segmentation.policy import parse_policy
 from streams.cdnow import data_file, read_lines
-from streams.cli import main
 from streams.embedded import Embedded
 from streams.replay import read_line
 from streams.sending import EventWriter
 from streams.settings import Settings
-from tests.streams.command_line import POLICY, ROOT, Done, environment, is_one_line, resegment
+from tests.streams.command_line import POLICY, ROOT, Here, environment, in_this_process, is_one_line, resegment
 
 
 @pytest.fixture(scope="module")
@@ -25,20 +23,10 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-Here = Callable[..., Done]
-
-
 @pytest.fixture
 def here(capsys: pytest.CaptureFixture[str]) -> Here:
     """Runs a command in this process: a new one takes a second to import all that these need."""
-
-    def run(*arguments: str | Path) -> Done:
-        with pytest.raises(SystemExit) as ended:
-            main(list(map(str, arguments)))
-        out, err = capsys.readouterr()
-        return Done(int(ended.value.code or 0), out, err)
-
-    return run
+    return in_this_process(capsys)
 
 
 def test_fit_prints_a_table_for_the_policy(here: Here, log: Path, tmp_path: Path) -> None:

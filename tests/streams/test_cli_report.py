@@ -1,18 +1,14 @@
 """`resegment report` and `resegment policy`: what they print, and how they end."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from segmentation.policy import Policy, parse_policy
-from streams.cli import main
 from streams.embedded import Embedded
-from tests.streams.command_line import POLICY, Done, environment, is_one_line, resegment
+from tests.streams.command_line import POLICY, Here, environment, in_this_process, is_one_line, resegment
 from tests.streams.installation import GROWN, Installed, installed
-
-Here = Callable[..., Done]
 
 
 @pytest.fixture
@@ -33,23 +29,13 @@ def here(installation: Installed, capsys: pytest.CaptureFixture[str], monkeypatc
         "REDIS_PREFIX": settings.redis_prefix,
     }.items():
         monkeypatch.setenv(f"RESEGMENT_{name}", value)
-    return _runner(capsys)
+    return in_this_process(capsys)
 
 
 @pytest.fixture
 def alone(capsys: pytest.CaptureFixture[str]) -> Here:
     """Runs a command that needs no installation."""
-    return _runner(capsys)
-
-
-def _runner(capsys: pytest.CaptureFixture[str]) -> Here:
-    def run(*arguments: str | Path) -> Done:
-        with pytest.raises(SystemExit) as ended:
-            main(list(map(str, arguments)))
-        out, err = capsys.readouterr()
-        return Done(int(ended.value.code or 0), out, err)
-
-    return run
+    return in_this_process(capsys)
 
 
 def toml(policy: Policy) -> str:
