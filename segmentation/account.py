@@ -149,7 +149,9 @@ class Account:
     def advance(self, day: int, policy: Policy) -> Reason | None:
         """Bring the account to a day; a day before its own changes nothing.
 
-        Returns why the standing changed, None where it did not. O(1) unless the account is due.
+        Returns why the standing may be another than on any of the days since, None where it is the same on each. What
+        leaves the window and what enters it may cancel each other out, and yet the account may have told one without
+        the other, before the store went back in time. O(1) unless the account is due.
         """
         if day <= self.day:
             return None
@@ -170,9 +172,7 @@ class Account:
         new_stage = self.stage(policy.new_start_days)
         if new_stage != stage:
             return Reason.GRADUATED if stage is Stage.NEW_START else Reason.REVENUE_DUE
-        if self.revenue_minor == revenue:
-            return None
-        return Reason.WINDOW_EXPIRY if self.revenue_minor < revenue else Reason.REVENUE_DUE
+        return Reason.REVENUE_DUE if self.revenue_minor > revenue else Reason.WINDOW_EXPIRY
 
     def apply(self, event: Event, entry_id: bytes, policy: Policy) -> bool:
         """Take an event on the account's day. Returns whether it was new: a duplicate has no effect.

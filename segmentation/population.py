@@ -177,7 +177,7 @@ class Population:
             if member is None:
                 member = members[account_id] = Member(account_id)
             if version <= member.version and day <= member.day:
-                continue  # told twice, or the sender went back in time: it will come to all of this again
+                continue  # no news; see is_news
             earlier = taken.get(account_id)
             if earlier is None:
                 taken[account_id] = member, standing, member.stage, member.revenue_minor
@@ -213,6 +213,14 @@ class Population:
             )
             changes.append(self._change(member, now, cause, _effective_at_us(own, clock_us), cutoffs))
         return changes, touched
+
+    def is_news(self, standing: Standing) -> bool:
+        """Whether the standing rests on a purchase or a day that the newest one taken of its account does not know.
+
+        If not, it was told before, or its sender went back in time and will come to all of this again.
+        """
+        member = self.members.get(standing.account_id)
+        return member is None or standing.version > member.version or standing.day > member.day
 
     def unmute(self) -> list[Member]:
         """Announce again from now on; returns every member that is different now. O(n log n).
@@ -257,12 +265,17 @@ class Population:
             members=((m.account_id, m.revenue_minor, m.tier) for m in self.members.values() if m.tier is not None),
         )
 
-    def was_told(self, account_id: str, sequence: int, segment: Segment, effective_at_us: int) -> Member | None:
-        """Learn from the log what the world was told. Returns the member if that was news."""
+    def was_told(
+        self, account_id: str, sequence: int, segment: Segment, effective_at_us: int, *, instead: bool = False
+    ) -> Member | None:
+        """Learn from the log what the world was told. Returns the member if that was news.
+
+        instead: of what the member takes for told from that sequence on, and nobody was.
+        """
         member = self.members.get(account_id)
         if member is None:
             member = self.members[account_id] = Member(account_id)
-        if sequence <= member.sequence:
+        if sequence <= member.sequence and not instead:
             return None
         member.sequence, member.segment, member.effective_at_us = sequence, segment, effective_at_us
         return member

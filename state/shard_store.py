@@ -62,6 +62,8 @@ class Commit:
         self.due: dict[str, int | None] = {}
         """Account -> its due day; None: it has none any more."""
         self.outbox: list[bytes] = []
+        self.trim = 0
+        """So many of the oldest outgoing records are dropped, before these are added."""
 
     def set(self, name: str, field: str, value: bytes) -> None:
         """Write a field of one of the shard's hashes (a name in ShardKeys)."""
@@ -156,6 +158,9 @@ class ShardStore:
 
         commits = self._commits + 1
         meta = ["progress", progress, "state", encode(commit.state), "commits", commits]
+        if commit.trim:
+            meta += ["trimmed", self.trimmed + commit.trim]
+            write("LTRIM", self.keys.outbox, [commit.trim, -1])
         write("HSET", self.keys.meta, meta)
         for name, deleted in commit.deletes.items():
             write("HDEL", getattr(self.keys, name), [*deleted])
@@ -169,6 +174,7 @@ class ShardStore:
             raise Refused(f"{self.stage} shard {self.partition}")
         self._expected, self._commits = progress, commits
         self._commits_seen = max(self._commits_seen, commits)
+        self.trimmed += commit.trim
 
     async def outbox(self) -> list[bytes]:
         """The outgoing records that are not trimmed yet, oldest first, at most OUTBOX_READ_MAX. Raises Refused.
@@ -184,6 +190,10 @@ class ShardStore:
         commits, trimmed, records = found
         self._commits_seen, self.trimmed = max(self._commits_seen, int(commits)), int(trimmed)
         return cast(list[bytes], records)
+
+    async def whole_outbox(self) -> list[bytes]:
+        """Every outgoing record that is not trimmed yet, oldest first: for who has claimed the shard just now."""
+        return cast(list[bytes], await self.redis.lrange(self.keys.outbox, 0, -1))
 
     async def outbox_size(self) -> int:
         """How many outgoing records wait."""

@@ -69,10 +69,6 @@ class Standings(NamedTuple):
     mode: Mode
     standings: list[Standing]
 
-    def brings(self, known: "Reached | None") -> bool:
-        """Whether this holds anything that a shard which was brought as far as `known` has not taken yet."""
-        return Reached(self.progress, self.cursor).is_ahead_of(known)
-
 
 class Reached(NamedTuple):
     """How far an account shard was when it sent what was taken last."""
@@ -87,7 +83,11 @@ class Reached(NamedTuple):
         return cls(document["progress"], (cursor[0], cursor[1]) if cursor else None)
 
     def is_ahead_of(self, known: "Reached | None") -> bool:
-        """Whether this is further in anything. After the store went back in time two may be ahead of each other."""
+        """Whether this is further in anything. After the store went back in time two may be ahead of each other.
+
+        What is not ahead may bring news all the same: on the way there again, an account may meet an event and a day in
+        another order, and say on the way what it had not said before the way was lost.
+        """
         if known is None or any(offset > known.progress.get(topic, 0) for topic, offset in self.progress.items()):
             return True
         return (self.cursor or _NO_CURSOR) > (known.cursor or _NO_CURSOR)

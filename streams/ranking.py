@@ -129,8 +129,11 @@ class RankingShard(Shard):
         was when it made them: then only what differs is. `told` is brought to where everything before is known.
         """
         self._learned: list[tuple[Member, str]] = []
+        outbox = await self._waiting_records()
+        waiting = {change_id: record.value for _, change_id, record in outbox if change_id}
         until = self.muted_until
         sequences: dict[str, int] = {}
+        forked: set[str] = set()
         read: dict[str, int] = {}
         async for record in self._read_told(told):
             read[str(record.partition)] = record.offset + 1
@@ -138,12 +141,17 @@ class RankingShard(Shard):
             if record.value is None or self._partition_of(json_object(record.value)["population"]) != self.partition:
                 continue
             data = ChangeData.model_validate_json(record.value)
-            sequences[data.account_id] = max(data.sequence, sequences.get(data.account_id, 0))
+            account_id, sequence = data.account_id, data.sequence
+            sequences[account_id] = max(sequence, sequences.get(account_id, 0))
+            is_fork = waiting.get((account_id, sequence), record.value) != record.value and account_id not in forked
+            if is_fork:
+                forked.add(account_id)
             member = self._population(data.population).was_told(
-                data.account_id,
-                data.sequence,
+                account_id,
+                sequence,
                 Segment(data.current_segment),
                 parse_instant(data.effective_at),
+                instead=is_fork,
             )
             if member is not None:
                 self._learned.append((member, data.population))
@@ -159,11 +167,38 @@ class RankingShard(Shard):
                 self.muted_until, self.announcing = 0, self.announcing or "live"
             for population in self.populations.values():
                 population.muted = self._is_muted
-        if self.publisher.is_atomic:
-            await self._drop_what_was_told(sequences)
+        kept = [
+            entry
+            for entry, change_id, _ in outbox
+            if not change_id or (change_id[0] not in forked and change_id[1] > sequences.get(change_id[0], 0))
+        ]
+        if len(kept) < len(outbox):
+            commit = self._commit_to(self.progress[Topic.STANDINGS])
+            commit.trim, commit.outbox, commit.state = len(outbox), kept, self._state()
+            await self.store.commit(commit)
+            self._learned.clear()
         self._has_read = bool(read) and not self._learned
         if self._has_read:
             told |= read
+
+    async def _waiting_records(self) -> list[tuple[bytes, tuple[str, int] | None, Outgoing]]:
+        """What waits in the outbox, each with the account and sequence of the change that it is.
+
+        Some of it the world may have been told already. Told again it might follow a later change, and who reads the
+        compacted topic would take it for the latest. And some may say something else than the world was told: a worker
+        that slept while the store went back to where it was its own goes on there, on a way that others have gone
+        already, and puts into the outbox what the broker then refuses to take from it.
+        """
+        if not self.publisher.is_atomic:
+            return []  # one worker is the limit, and it may repeat itself
+        waiting = []
+        for entry in await self.store.whole_outbox():
+            record, change_id = decode_outgoing(entry), None
+            if Topic.SEGMENTS in record.topics:
+                account_id, _, sequence = (header(record.headers, "ce_id") or "").rpartition(":")
+                change_id = account_id, int(sequence)
+            waiting.append((entry, change_id, record))
+        return waiting
 
     async def watch_reading(self) -> None:
         """And note how far was read of what the world was told, so that whoever claims the shard next need not again.
@@ -174,24 +209,6 @@ class RankingShard(Shard):
         if self.owned and self._has_read:
             self._has_read = False
             self.relay.save_told()
-
-    async def _drop_what_was_told(self, sequences: Mapping[str, int]) -> None:
-        """Take changes out of the outbox that the world was told, though the store does not know it.
-
-        Told again they might follow later ones, and who reads the compacted topic would take them for the latest.
-        """
-
-        def was_told(entry: bytes) -> bool:
-            record = decode_outgoing(entry)
-            account_id, _, sequence = (header(record.headers, "ce_id") or "").rpartition(":")
-            return Topic.SEGMENTS in record.topics and sequences.get(account_id, 0) >= int(sequence)
-
-        while entries := await self.store.outbox():
-            # what stands before a record that was told was published, too
-            count = max((number for number, entry in enumerate(entries, 1) if was_told(entry)), default=0)
-            if not count:
-                break
-            await self.store.trim(count)
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -237,11 +254,13 @@ class RankingShard(Shard):
                 continue
             source = str(message.source)
             self._note_end_of_backfill(source, message)
-            if not message.brings(self.sources.get(source)):
+            reached = Reached(message.progress, message.cursor)
+            if reached.is_ahead_of(self.sources.get(source)):
+                self.sources[source] = reached
+            elif not any(map(self._population(name).is_news, message.standings)):
                 self.counts["duplicates"] += 1
                 continue
             self.counts["applied"] += 1
-            self.sources[source] = Reached(message.progress, message.cursor)
             news.append((name, message))
         commit = self._commit_to(end)
         for (name, clock_us, mode), group in groupby(news, key=_population_and_instant):

@@ -235,12 +235,14 @@ class Shard(ABC):
             await self.publisher.close()
 
     async def _stop_recovery(self) -> None:
-        recovery, self._recovery = self._recovery, None
-        await _stop([recovery] if recovery else [])
+        await _stop([self._recovery] if self._recovery else [])
+        self._recovery = None
 
     async def _stop_tasks(self) -> None:
-        tasks, self._tasks = self._tasks, []
-        await _stop(tasks)
+        # Forgotten when they have ended, not before: a claim that is cancelled here leaves them to the next one. A
+        # relay that ended later would take the new relay's producer with it.
+        await _stop(self._tasks)
+        self._tasks = []
 
     async def _watched(self, work: Awaitable[None]) -> None:
         try:

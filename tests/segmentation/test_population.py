@@ -377,40 +377,42 @@ def test_a_standing_that_is_no_news_is_skipped(version: int, day: int) -> None:
     assert snapshot(population) == stored
 
 
-@pytest.mark.parametrize("days", [(0, 0, 5, 9), (3, 11, 11, 11), (9, 9, 9, 9)])
-@pytest.mark.parametrize("told", range(1, 7))
+@pytest.mark.parametrize("days", [(0, 0, 5, 9), (3, 11, 11, 11), (9, 9, 9, 9), (0, 0, 0, 0)])
+@pytest.mark.parametrize("step", [1, 4, 100])
+@pytest.mark.parametrize("told", range(1, 10))
 def test_a_sender_that_went_back_and_reads_in_another_order_ends_at_the_same_revenue(
-    days: tuple[int, ...], told: int
+    days: tuple[int, ...], step: int, told: int
 ) -> None:
-    """Purchases in their order, but days pass elsewhere between them: what is told last is what holds."""
+    """Purchases in their order, but days pass elsewhere between them, or several at once: what is told last holds."""
     policy = Policy.default().with_changes(window_days=10, new_start_days=0, band=0)
-    amounts = [500, 200, -200, 300]
+    purchases = [(985, 500), (986, 200), (987, -200), (994, 500)]
+    """The last one is dated ahead. When it has come the first three leave, which together are as much."""
 
-    def history(advance_before: Sequence[int]) -> list[Standing]:
-        """The account's standings, if the clock reaches day 1,000 and more before these purchases."""
-        account, standings, day = Account("a"), [], 990
-        for number, amount in enumerate(amounts):
-            while day - 990 < advance_before[number]:
-                day += 1
-                if account.advance(day, policy) is not None:
+    def history(advance_before: Sequence[int], step: int) -> list[Standing]:
+        """The account's standings, if the clock reaches day 990 and so many before these purchases, in such steps."""
+        account, standings = Account("a"), []
+
+        def advance_to(day: int) -> None:
+            while account.day < day:
+                if account.advance(min(day, max(account.day, 990) + step), policy) is not None:
                     standings.append(_standing_of(account))
-            account.advance(day, policy)
-            event = Purchase("a", f"{number}", 985 * MICROSECONDS_PER_DAY, 985 + number, amount, amount < 0)
+
+        account.advance(990, policy)
+        for (day, amount), days in zip(purchases, advance_before, strict=True):
+            advance_to(990 + days)
+            event = Purchase("a", f"{day}", 985 * MICROSECONDS_PER_DAY, day, amount, amount < 0)
             account.apply(event, entry_id_of(event), policy)
             standings.append(_standing_of(account))
-        while day < 1_001:
-            day += 1
-            if account.advance(day, policy) is not None:
-                standings.append(_standing_of(account))
+        advance_to(1_001)
         return standings
 
-    before, after = history((0, 2, 6, 6)), history(days)
+    before, after = history((0, 2, 2, 2), 1), history(days, step)
     population = new_population(Basis.REVENUE, 0)
     for batch in (*before[:told], *after):
         population.apply([batch], CLOCK_US)
     member = population.members["a"]
     assert (member.revenue_minor, member.stage) == (after[-1].revenue_minor, after[-1].stage)
-    assert before[-1].revenue_minor == after[-1].revenue_minor
+    assert before[-1].revenue_minor == after[-1].revenue_minor == 500
 
 
 def _standing_of(account: Account) -> Standing:

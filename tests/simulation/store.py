@@ -62,6 +62,13 @@ class SimulatedRedis:
         if command == "RPUSH":
             self.keyspace[key] = [*self._list(key), *map(_bytes, arguments)]
             return
+        if command == "LTRIM":
+            assert arguments[1] == -1
+            left = self._list(key)[arguments[0] :]
+            self.keyspace.pop(key, None)
+            if left:
+                self.keyspace[key] = left
+            return
         held = self.keyspace.setdefault(key, {})
         assert isinstance(held, dict)
         if command == "HSET":
@@ -120,10 +127,7 @@ class SimulatedRedis:
         trimmed, before, count = int(trimmed_before or 0), int(args[2]), int(args[3])
         if trimmed != before:
             return int(trimmed == before + count)
-        left = self._list(keys[1])[count:]
-        self.keyspace.pop(keys[1], None)
-        if left:
-            self.keyspace[keys[1]] = left
+        self._write("LTRIM", keys[1], [count, -1])
         self._write("HSET", keys[0], ["trimmed", before + count])
         if args[4]:
             self._write("HSET", keys[0], ["told", args[4]])

@@ -1,6 +1,7 @@
 """What schedules have found, each once more by itself: the order of a few events that a shard used to get wrong."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from random import Random
 from typing import Any, NamedTuple, TypeVar, cast
@@ -8,15 +9,20 @@ from typing import Any, NamedTuple, TypeVar, cast
 import pytest
 from redis.asyncio import Redis
 
+from segmentation.account import Standing
 from segmentation.events import MICROSECONDS_PER_DAY
+from segmentation.order_index import Basis
 from segmentation.policy import Policy
-from segmentation.population import Member
+from segmentation.population import Member, Population
+from segmentation.segments import Segment, Stage
 from state.documents import encode_member
 from state.keys import StageName
 from state.shard_store import Commit, ShardStore
 from streams.accounts import AccountShard
-from streams.messages import Tick, encode_tick
-from streams.ranking import RankingShard
+from streams.changes import ChangeWriter
+from streams.dead_letters import dead_letter
+from streams.messages import Outgoing, Standings, Tick, encode_outgoing, encode_standings, encode_tick
+from streams.ranking import RankingShard, ToldReader
 from streams.shard import CLAIM_BACK_SECONDS, Batch, CorruptState, LogPosition
 from streams.topics import Topic
 from tests.simulation.log import Record, SimulatedLog, SimulatedPublisher
@@ -179,6 +185,21 @@ class ScansShort(SimulatedRedis):
             is_short = False
 
 
+def _ranking(redis: SimulatedRedis, publisher: SimulatedPublisher, read_told: ToldReader) -> RankingShard:
+    return RankingShard(
+        ShardStore(cast(Redis, redis), "test", StageName.RANKING, 0),
+        publisher,
+        Reading(),
+        policy=Policy.default(),
+        read_told=read_told,
+        partition_of=lambda key: 0,
+        wall_clock=lambda: 0,
+        relay_interval_ms=1,
+        outbox_records_max=100,
+        failed=lambda error: None,
+    )
+
+
 async def _ranking_of_three(redis: SimulatedRedis) -> RankingShard:
     async def nothing(_: Mapping[str, int]) -> AsyncIterator[Record]:
         return
@@ -191,18 +212,7 @@ async def _ranking_of_three(redis: SimulatedRedis) -> RankingShard:
     for name in "abc":
         commit.set("documents", name, encode_member(Member(name, version=1), "all"))
     await store.commit(commit)
-    return RankingShard(
-        store,
-        SimulatedPublisher(SimulatedLog(1, Random(0)), Random(0)),
-        Reading(),
-        policy=Policy.default(),
-        read_told=nothing,
-        partition_of=lambda key: 0,
-        wall_clock=lambda: 0,
-        relay_interval_ms=1,
-        outbox_records_max=100,
-        failed=lambda error: None,
-    )
+    return _ranking(redis, SimulatedPublisher(SimulatedLog(1, Random(0)), Random(0)), nothing)
 
 
 def test_a_ranking_that_did_not_find_all_members_reads_them_again() -> None:
@@ -229,6 +239,132 @@ def test_a_ranking_whose_members_are_lost_is_corrupt() -> None:
             await shard.claim()
 
     simulated(test, redis)
+
+
+def test_news_on_a_way_that_was_gone_before_is_taken() -> None:
+    """An account shard that went back comes to the same places, but its account meets the day before the event now."""
+
+    def told(offset: int, clock_day: int, ticks: int, standings: Sequence[Standing]) -> Record:
+        progress = {str(Topic.PURCHASES): 1, str(Topic.TICKS): ticks}
+        message = Standings(0, progress, (9, "z"), clock_day * MICROSECONDS_PER_DAY, "live", list(standings))
+        value = encode_standings(message)
+        return Record((Topic.STANDINGS, 0), offset, 0, b"all", value, (), None, None)
+
+    def standing(day: int, revenue_minor: int) -> Standing:
+        return Standing("a", "established", revenue_minor, 2, day, "purchase", "e", None)
+
+    async def test(scene: Scene) -> None:
+        shard = await _ranking_of_three(scene.redis)
+        await shard.claim()
+        before = [told(0, 9, 1, [standing(9, 500)]), told(1, 10, 2, [])]
+        after = [told(2, 9, 1, [standing(9, 500)]), told(3, 10, 2, [standing(10, 0)])]
+        for records in (before, after):
+            offset = records[0].offset
+            await shard.offer(Topic.STANDINGS, cast(Batch, OneBatch(records, offset, offset + 2)))
+        assert shard.populations["all"].members["a"].revenue_minor == 0
+        assert shard.counts == {"applied": 3, "duplicates": 1, "dead_letters": 0}
+        await shard.close()
+
+    simulated(test)
+
+
+def test_what_a_sleeper_decided_beside_the_world_is_taken_back() -> None:
+    """It woke when the store was back where it had been its own, and cut its batches in another way than the others.
+
+    The broker refused its changes, but the store has them: of `a` another first one than the world was told.
+    """
+    log = SimulatedLog(1, Random(0))
+
+    def first_change(account_id: str, clock_us: int, *revenues: int) -> Outgoing:
+        population = Population("all", basis=Basis.REVENUE, boundaries=(3_000, 8_000), band=0)
+        names = (account_id, "other")
+        standings = [
+            Standing(name, "established", revenue, 1, 1, "purchase", None, None)
+            for name, revenue in zip(names, revenues, strict=True)
+        ]
+        changes, _ = population.apply(standings, clock_us)
+        mine = [change for change in changes if change.account_id == account_id]
+        [record] = ChangeWriter(Policy.default()).records(mine, "live", input_offset=1, recorded_at_us=clock_us)
+        return record
+
+    told = first_change("a", 1, 1, 1_000)
+    letter = dead_letter(
+        reason="bad_standings",
+        message="",
+        topic=Topic.STANDINGS,
+        partition=0,
+        offset=0,
+        timestamp_ms=0,
+        key=b"",
+        payload=b"",
+    )
+    waiting = [first_change("a", 2, 9, 1), letter, first_change("b", 2, 9, 1)]
+
+    async def read_told(_: Mapping[str, int]) -> AsyncIterator[Record]:
+        for record in log.places[Topic.SEGMENTS, 0].read(0, 1)[0]:
+            yield record
+
+    async def test(scene: Scene) -> None:
+        log.append((Topic.SEGMENTS, 0), [told])
+        store = ShardStore(cast(Redis, scene.redis), "test", StageName.RANKING, 0)
+        await store.create()
+        await store.claim("the sleeper")
+        commit = Commit({Topic.STANDINGS: 1}, {"members": 2})
+        for name in "ab":
+            member = Member(
+                name,
+                stage=Stage.ESTABLISHED,
+                revenue_minor=9,
+                tier=0,
+                segment=Segment.KEY,
+                sequence=1,
+                version=1,
+                day=1,
+            )
+            commit.set("documents", name, encode_member(member, "all"))
+        commit.outbox = [encode_outgoing(record) for record in waiting]
+        await store.commit(commit)
+        shard = _ranking(scene.redis, SimulatedPublisher(log, Random(0), transactional_id="ranking"), read_told)
+        await shard.claim()
+        await asyncio.sleep(1)
+        changes = [json.loads(record.value or b"") for record in log.places[Topic.SEGMENT_CHANGES, 0].read(0, 9)[0]]
+        steps = [(c["account_id"], c["sequence"], c["previous_segment"], c["current_segment"]) for c in changes]
+        assert steps == [("b", 1, None, "key"), ("a", 2, "commercial", "key")]
+        assert len(log.places[Topic.DEAD_LETTERS, 0].read(0, 9)[0]) == 1
+        assert not await store.outbox_size()
+        await shard.close()
+
+    simulated(test)
+
+
+def test_a_claim_that_is_cancelled_leaves_no_relay_behind() -> None:
+    """The next claim waits for what the first one was about to end, or two relays would have one producer."""
+    running: list[str] = []
+
+    async def ends_slowly(name: str) -> None:
+        running.append(name)
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            await asyncio.sleep(0.5)
+            raise
+        finally:
+            running.remove(name)
+
+    async def test(scene: Scene) -> None:
+        await scene.begin()
+        shard = scene.shard
+        shard._tasks.append(asyncio.create_task(ends_slowly("relay")))
+        await asyncio.sleep(0.1)
+        claim = asyncio.create_task(shard.claim())
+        await asyncio.sleep(0.1)
+        claim.cancel()
+        assert running
+        await shard.claim()
+        assert not running
+        await shard.close()
+
+    simulated(test)
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.5, 100.0])
