@@ -8,6 +8,7 @@ from enum import StrEnum
 from hashlib import blake2b
 from typing import NamedTuple
 
+from segmentation.buying import PurchaseDays
 from segmentation.events import MICROSECONDS_PER_DAY, AttributeValue, Engagement, Event, Purchase, Signup
 from segmentation.ledger import ID_SIZE, Ledger
 from segmentation.policy import Policy
@@ -52,6 +53,10 @@ class Standing(NamedTuple):
     event_id: str | None
     occurred_at_us: int | None
     """When the causing event happened; None: time was the cause."""
+    first_bought_day: int = 0
+    last_bought_day: int = 0
+    days_bought: int = 0
+    """How many days had a purchase up to `day`, and the first and the last of them; 0: none had."""
 
 
 class Profile:
@@ -95,6 +100,7 @@ class Account:
         "first_purchase_day",
         "history",
         "profile",
+        "purchase_days",
         "revenue_minor",
         "version",
     )
@@ -109,6 +115,7 @@ class Account:
         due_day: int = NO_DAY + 1,
         version: int = 0,
         announced: bool = False,
+        purchase_days: PurchaseDays | None = None,
         history: Ledger | None = None,
     ) -> None:
         self.account_id = account_id
@@ -124,6 +131,8 @@ class Account:
         """0: new; else 1, and 1 more for each record of purchases taken so far, duplicates included."""
         self.announced = announced
         """Whether a standing was ever emitted. Until then the account is due at the first tick."""
+        self.purchase_days = purchase_days if purchase_days is not None else PurchaseDays()
+        """Of purchases, refunds left out; those dated ahead included."""
         self.history = history if history is not None else Ledger()
         """Purchases, refunds and signups by the day they count for; a signup has the value 0."""
         self.engagements: Ledger | None = None
@@ -165,7 +174,7 @@ class Account:
         graduation = self.first_purchase_day + policy.new_start_days
         due_days = [
             ledger_due,
-            self.first_purchase_day,
+            self.purchase_days.next_after(day),
             graduation if self.first_purchase_day < NEVER else None,
         ]
         self.due_day = min(NEVER, *(due for due in due_days if due is not None and due > day), NEVER)
@@ -202,12 +211,14 @@ class Account:
 
     def _take_purchase(self, event: Purchase, entry_id: bytes, policy: Policy) -> None:
         day, amount = event.day, event.amount_minor
-        if not event.is_refund and day < self.first_purchase_day:
-            self.first_purchase_day = day
-            graduation = day + policy.new_start_days
-            next_stage_day = day if day > self.day else graduation
-            if next_stage_day > self.day:
-                self.due_day = min(self.due_day, next_stage_day)
+        if not event.is_refund:
+            self.purchase_days.add(day)
+            if day > self.day:
+                self.due_day = min(self.due_day, day)
+            if day < self.first_purchase_day:
+                self.first_purchase_day = day
+                if self.day < day + policy.new_start_days:
+                    self.due_day = min(self.due_day, day + policy.new_start_days)
         if day <= self.day - policy.window_days:
             return  # it left the window before it came
         self._remember(day, amount, entry_id, policy)

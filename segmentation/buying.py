@@ -9,6 +9,9 @@ from typing import NamedTuple
 
 from segmentation.events import Purchase
 
+KEPT_DAYS = 3_650
+"""How far back from its newest purchase an account's days are kept: ten years say enough of a rhythm."""
+
 
 class BuyingHistory(NamedTuple):
     """What the model knows of an account that has purchased. `buying_history` makes one that is consistent."""
@@ -26,6 +29,49 @@ class BuyingHistory(NamedTuple):
     def silent_days(self) -> int:
         """Since the last purchase."""
         return self.age_days - self.recency_days
+
+
+class PurchaseDays:
+    """The days on which an account has bought, as a set: order and duplicates leave no trace in it.
+
+    One bit a day from the first one on, so the days of a year take 46 bytes, however much was bought.
+    """
+
+    __slots__ = ("bits", "first_day")
+
+    def __init__(self, first_day: int = 0, bits: int = 0) -> None:
+        self.first_day = first_day
+        """The first of the days; 0 where there is none."""
+        self.bits = bits
+        """Bit n: bought on `first_day` + n. Odd, or 0 where there is no day."""
+
+    def add(self, day: int) -> None:
+        """One more day, dated ahead or late. What lies KEPT_DAYS before the newest is let go. O(days / 64)."""
+        offset = day - self.first_day
+        if not self.bits:
+            self.first_day, self.bits = day, 1
+        elif offset >= 0:
+            self.bits |= 1 << offset
+        else:
+            self.first_day, self.bits = day, self.bits << -offset | 1
+        excess = self.bits.bit_length() - KEPT_DAYS
+        if excess > 0:
+            bits = self.bits >> excess
+            empty = (bits & -bits).bit_length() - 1
+            self.first_day, self.bits = self.first_day + excess + empty, bits >> empty
+
+    def history(self, day: int) -> BuyingHistory | None:
+        """As of the end of a day, without revenue; None if there is no purchase up to then. O(days / 64)."""
+        age = day - self.first_day
+        if age < 0 or not self.bits:
+            return None
+        known = self.bits & ((2 << age) - 1)
+        return BuyingHistory(known.bit_count() - 1, known.bit_length() - 1, age)
+
+    def next_after(self, day: int) -> int | None:
+        """The first of the days that lies after a day; None if none does. O(days / 64)."""
+        ahead = self.bits >> max(0, day + 1 - self.first_day)
+        return max(self.first_day, day + 1) + (ahead & -ahead).bit_length() - 1 if ahead else None
 
 
 def buying_history(purchases: Iterable[Purchase], day: int) -> BuyingHistory | None:

@@ -19,8 +19,9 @@ ID_SIZE = 8
 _ID_AT = ENTRY.size - ID_SIZE
 _FINGERPRINT_SIZE = 2
 
-OPEN_ENTRIES_MAX = 32
-"""576 bytes: with the account's header a document stays under 640 bytes, where the cost of writing one jumps."""
+OPEN_ENTRIES_MAX = 28
+"""504 bytes: with the account's header and its purchase days of two years a document stays under 640 bytes, where the
+cost of writing one jumps."""
 
 _SUMMARY = Struct("<IHHH")
 """Of a closed block in the index: number, first day, last day, and how many entries' fingerprints follow."""

@@ -150,6 +150,7 @@ Parameter = Annotated[float, BeforeValidator(_parameter)]
 # A field's description is what an error says would be right there.
 _SHARE = "a percentage above 0 and below 100 with at most 2 decimals"
 _DAYS = "a whole number of days from 1 to 3650"
+_SCORE = "a whole number of percent from 1 to 99"
 _ABOVE_ZERO = "a number from 0.000001 to 1e9"
 
 
@@ -204,6 +205,33 @@ class Model(BaseModel):
         return {name: str(value) if isinstance(value, float) else value for name, value in self}
 
 
+class RiskTable(BaseModel):
+    """When an account is in danger of leaving. See `risk`."""
+
+    model_config = _MODEL
+
+    horizon_days: int = Field(default=90, ge=1, le=3650, description=_DAYS)
+    """The score is the probability of no purchase in so many days."""
+    watch: int = Field(default=75, ge=1, le=99, description=_SCORE)
+    """From this score on, in percent, an account is watched."""
+    high: int = Field(default=90, ge=1, le=99, description=_SCORE)
+    """From this score on it is in danger."""
+    band: int = Field(default=5, ge=0, le=98, description="a whole number of percentage points from 0 up, below watch")
+    """An account falls back only when its score is lower than where it rose by more than this."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.high <= self.watch:
+            raise _refused(Problem("risk.high", str(self.high), f"more than risk.watch, which is {self.watch}"))
+        if self.band >= self.watch:
+            raise _refused(Problem("risk.band", str(self.band), f"less than risk.watch, which is {self.watch}"))
+        return self
+
+    def document(self) -> dict[str, int]:
+        """As in the policy's TOML document."""
+        return dict(self)
+
+
 class Policy(BaseModel):
     """One validated policy. Values are read-only; `with_changes` makes another one."""
 
@@ -239,6 +267,9 @@ class Policy(BaseModel):
     """What an engagement without a weight of its own counts. Kinds left out keep their default."""
     model: Model | None = Field(default=None, description="a table [model] as `resegment fit` prints it")
     """How accounts buy; None: nothing was estimated yet."""
+    risk: RiskTable = Field(
+        default_factory=RiskTable, description="a table [risk] with horizon_days, watch, high and band"
+    )
     segments: Playbooks = Field(
         default_factory=lambda: Playbooks.model_validate({}),
         description="tables [segments.key], [segments.enterprise], [segments.commercial], [segments.new_start] and "
@@ -331,11 +362,14 @@ class Policy(BaseModel):
         return {**self._rules(), **self._strategies()}
 
     def _rules(self) -> dict[str, Any]:
-        """The part of the document that decides what segment an account has.
+        """The part of the document that decides what segment and what risk an account has.
 
-        `model` only where there is one: a policy from before there were models is still the same policy.
+        `model` only where there is one, and `risk` where it is not the default: a policy from before there were such
+        tables is still the same policy.
         """
-        model = {"model": self.model.document()} if self.model else {}
+        later: dict[str, Any] = {"model": self.model.document()} if self.model else {}
+        if self.risk != RiskTable():
+            later["risk"] = self.risk.document()
         return {
             "version": self.version,
             "base_currency": self.base_currency,
@@ -352,7 +386,7 @@ class Policy(BaseModel):
             },
             "rates": {currency: f"{rate:f}" for currency, rate in self.rates.items()},
             "engagement_weights": dict(self.engagement_weights),
-            **model,
+            **later,
         }
 
     def _strategies(self) -> dict[str, Any]:
@@ -371,7 +405,7 @@ class Policy(BaseModel):
         return _validate({**self.document(), **fields}, "policy")
 
     def canonical(self) -> str:
-        """Every rule, as JSON with sorted keys: equal for policies by which each account has the same segment.
+        """Every rule, as JSON with sorted keys: equal for policies by which each account has the same segment and risk.
 
         Strategies are not in it: they may be edited while the state stays. `Policy.model_validate_json` makes a policy
         with the same rules of it again.
@@ -495,6 +529,8 @@ def _table_of(path: list[str]) -> type[BaseModel]:
             return Owners
         case ["model", *_]:
             return Model
+        case ["risk", *_]:
+            return RiskTable
     return Tiers
 
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from segmentation.account import Reason, Standing
 from segmentation.events import MICROSECONDS_PER_DAY
 from segmentation.order_index import Basis, Share
+from segmentation.risk import Level, Risk
 from segmentation.segments import TIERS, Segment, Stage
 from segmentation.tiers import Cause, Move, Tiers
 
@@ -95,6 +96,7 @@ class Member:
         "day",
         "effective_at_us",
         "revenue_minor",
+        "risk",
         "segment",
         "sequence",
         "stage",
@@ -114,6 +116,7 @@ class Member:
         effective_at_us: int = 0,
         version: int = 0,
         day: int = 0,
+        risk: Risk | None = None,
     ) -> None:
         self.account_id = account_id
         self.stage = stage
@@ -130,11 +133,18 @@ class Member:
         """Of the newest standing taken; 0: none yet."""
         self.day = day
         """Of the newest standing taken."""
+        self.risk = risk
+        """None: it has not purchased yet."""
 
     @property
     def lapsed(self) -> bool:
         """Established, but without revenue in the window."""
         return self.stage == Stage.ESTABLISHED and self.tier is None
+
+    @property
+    def is_risk_untold(self) -> bool:
+        """Whether the world takes its risk for another one than it is."""
+        return self.risk is not None and self.risk.is_untold
 
     @property
     def current_segment(self) -> Segment:
@@ -172,10 +182,8 @@ class Population:
         taken: dict[str, _Taken] = {}
         members = self.members
         for standing in standings:
-            account_id, stage, revenue_minor, version, day, *_ = standing
-            member = members.get(account_id)
-            if member is None:
-                member = members[account_id] = Member(account_id)
+            account_id, stage, revenue_minor, version, day, _, _, _, first_day, last_day, days_bought = standing
+            member = members.get(account_id) or self._member(account_id)
             if version <= member.version and day <= member.day:
                 continue  # no news; see is_news
             earlier = taken.get(account_id)
@@ -184,6 +192,10 @@ class Population:
             else:
                 taken[account_id] = member, standing, earlier[2], earlier[3]
             member.version, member.day, member.stage, member.revenue_minor = version, day, stage, revenue_minor
+            if days_bought:
+                if member.risk is None:
+                    member.risk = Risk()
+                member.risk.know(first_day, last_day, days_bought)
         cutoffs_before = self.tiers.cutoffs()
         moves = {move.account: move for move in self.tiers.apply(_ranked(taken))}
         for account_id, move in moves.items():
@@ -211,7 +223,7 @@ class Population:
                 own_change_minor,
                 _cutoff_change(own_move, cutoffs_before, cutoffs),
             )
-            changes.append(self._change(member, now, cause, _effective_at_us(own, clock_us), cutoffs))
+            changes.append(self._change(member, now, cause, effective_at_us(own, clock_us), cutoffs))
         return changes, touched
 
     def is_news(self, standing: Standing) -> bool:
@@ -243,8 +255,14 @@ class Population:
         return changed
 
     def untold(self) -> list[str]:
-        """Every account that is another segment than the world was told, in order. O(n log n)."""
-        return sorted([m.account_id for m in self.members.values() if m.version and m.current_segment != m.segment])
+        """Every account that has another segment or risk than the world was told, in order. O(n log n)."""
+        return sorted(
+            [
+                member.account_id
+                for member in self.members.values()
+                if member.version and (member.current_segment != member.segment or member.is_risk_untold)
+            ]
+        )
 
     def announce(self, account_ids: Iterable[str], clock_us: int) -> tuple[list[Change], list[Member]]:
         """Of these accounts, the changes from what was told to what is, and the members concerned. O(k log n)."""
@@ -272,12 +290,25 @@ class Population:
 
         instead: of what the member takes for told from that sequence on, and nobody was.
         """
-        member = self.members.get(account_id)
-        if member is None:
-            member = self.members[account_id] = Member(account_id)
+        member = self._member(account_id)
         if sequence <= member.sequence and not instead:
             return None
         member.sequence, member.segment, member.effective_at_us = sequence, segment, effective_at_us
+        return member
+
+    def was_told_risk(
+        self, account_id: str, sequence: int, level: Level, effective_at_us: int, *, instead: bool = False
+    ) -> Member | None:
+        """As `was_told`, of an account's risk."""
+        member = self._member(account_id)
+        if member.risk is None:
+            member.risk = Risk()
+        return member if member.risk.was_told(sequence, level, effective_at_us, instead=instead) else None
+
+    def _member(self, account_id: str) -> Member:
+        member = self.members.get(account_id)
+        if member is None:
+            member = self.members[account_id] = Member(account_id)
         return member
 
     def _change(
@@ -381,7 +412,7 @@ def _by_account_id(step: tuple[Member, Segment]) -> str:
     return step[0].account_id
 
 
-def _effective_at_us(own: Standing | None, clock_us: int) -> int:
+def effective_at_us(own: Standing | None, clock_us: int) -> int:
     """The causing event's instant, where that is not before the clock, nor on a day the clock has not reached."""
     if own is None or own.occurred_at_us is None or own.occurred_at_us < clock_us:
         return clock_us

@@ -13,7 +13,7 @@ Sources:
 - Gamma-Gamma: Fader & Hardie (2013), The Gamma-Gamma model of monetary value, brucehardie.com/notes/025.
 """
 
-from math import exp, inf, lgamma, log, log1p
+from math import exp, expm1, inf, lgamma, log, log1p
 from typing import NamedTuple
 
 from segmentation.buying import BuyingHistory
@@ -75,7 +75,7 @@ def probability_alive(model: BuyingModel, history: BuyingHistory) -> float:
 
     1 / (1 + a / (b + x) · ((alpha + T) / (alpha + t_x))^(r + x)). O(1). Batislam et al. (2007).
     """
-    return _probability(-_log_odds_gone(model, history))
+    return probability(-_log_odds_gone(model, history))
 
 
 def probability_no_purchase(model: BuyingModel, history: BuyingHistory, horizon_days: float) -> float:
@@ -86,10 +86,17 @@ def probability_no_purchase(model: BuyingModel, history: BuyingHistory, horizon_
     ValueError for a horizon below 0 or without end.
     """
     _require_horizon(horizon_days)
-    gone_log = _log_odds_gone(model, history)
-    silent = exp((model.r + history.repeats) * -log1p(horizon_days / (model.alpha_days + history.age_days)))
-    # as a sum of two parts, not 1 minus a product: small probabilities keep their digits
-    return min(1.0, _probability(gone_log) + _probability(-gone_log) * silent)
+    return probability(log_odds_no_purchase(model, history, horizon_days))
+
+
+def log_odds_no_purchase(model: BuyingModel, history: BuyingHistory, horizon_days: float) -> float:
+    """`probability_no_purchase`, for a horizon above 0, as the logarithm of its odds: log(p / (1 - p)). O(1)."""
+    silent_log = (model.r + history.repeats) * -log1p(horizon_days / (model.alpha_days + history.age_days))
+    buys = -expm1(silent_log)
+    if not buys:
+        return inf
+    # with the odds of having left, o, and the chance of staying silent, s: p / (1 - p) = (o + s) / (1 - s)
+    return _log_sum(_log_odds_gone(model, history), silent_log) - log(buys)
 
 
 def expected_purchases(model: BuyingModel, history: BuyingHistory, horizon_days: float) -> float:
@@ -166,11 +173,11 @@ def _log_odds_gone(model: BuyingModel, history: BuyingHistory) -> float:
     return log(a / (b + x)) + (r + x) * log1p((age - recency) / (alpha + recency))
 
 
-def _probability(odds_log: float) -> float:
-    """Of these odds, whatever they are: e^odds / (1 + e^odds)."""
-    if odds_log < 0:
-        return exp(odds_log) / (1 + exp(odds_log))
-    return 1 / (1 + exp(-odds_log))
+def probability(log_odds: float) -> float:
+    """0 to 1, of the logarithm of the odds, whatever it is."""
+    if log_odds < 0:
+        return exp(log_odds) / (1 + exp(log_odds))
+    return 1 / (1 + exp(-log_odds))
 
 
 def _log_beta(first: float, second: float) -> float:

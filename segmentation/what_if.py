@@ -49,6 +49,7 @@ EFFECTS: dict[str, tuple[Effect, str]] = {
     "new_start_days": (Effect.ANSWERED, ""),
     "version": (Effect.NONE, "it is only a name"),
     "model": (Effect.NONE, "forecasts move no account between segments"),
+    "risk": (Effect.NONE, "levels of risk are no segments"),
     "segments": (Effect.NONE, _STRATEGIES),
     "team": (Effect.NONE, _STRATEGIES),
     "owners": (Effect.NONE, _STRATEGIES),

@@ -4,20 +4,27 @@ from struct import Struct
 
 import orjson
 
-from segmentation.account import Account, Profile
+from segmentation.account import NEVER, Account, Profile
+from segmentation.buying import PurchaseDays
 from segmentation.ledger import Ledger
 from segmentation.population import Member
+from segmentation.risk import LEVELS, Risk
 from segmentation.segments import Segment, Stage
 
 _INTEGER_SIZE = 16
 """Sums of money: 64 bits could overflow, and integers of any size cost more."""
 
-_ACCOUNT = Struct(f"<BHHHI{_INTEGER_SIZE}s")
-"""Flags, day, day of the first purchase, due day, version, revenue. The open block of the history follows."""
+_ACCOUNT = Struct(f"<BHHHI{_INTEGER_SIZE}sHH")
+"""Flags, day, day of the first purchase, due day, version, revenue; the first of the purchase days, and how many bytes
+of them follow. Then the open block of the history."""
 _ANNOUNCED = 1
 
 _MEMBER = Struct(f"<BBBHIQq{_INTEGER_SIZE}s")
-"""Stage, tier, segment, day, sequence, version, effective at, revenue. The population's name follows."""
+"""Stage, tier, segment, day, sequence, version, effective at, revenue. Then the risk, and the population's name."""
+_RISK = Struct("<HHHHBBIQ")
+"""How many days had a purchase, the first and the last of them, due day, level, level told, sequence, effective at."""
+_NO_RISK = _RISK.pack(0, 0, 0, NEVER, 0, 0, 0, 0)
+_LEVEL_CODES: dict[str, int] = {level: code for code, level in enumerate(LEVELS)}
 _STAGES = tuple(Stage)
 _STAGE_CODES: dict[str, int] = {stage: code for code, stage in enumerate(_STAGES)}
 _SEGMENTS = tuple(Segment)
@@ -26,23 +33,31 @@ _NONE = 255
 
 
 def encode_account(account: Account) -> bytes:
-    """The account without its closed blocks, engagements and profile. At most 585 bytes."""
-    return (
-        _ACCOUNT.pack(
-            _ANNOUNCED if account.announced else 0,
-            account.day,
-            account.first_purchase_day,
-            account.due_day,
-            account.version,
-            account.revenue_minor.to_bytes(_INTEGER_SIZE, "little", signed=True),
+    """The account without its closed blocks, engagements and profile. Under 640 bytes in its first two years."""
+    bits = account.purchase_days.bits
+    days = bits.to_bytes((bits.bit_length() + 7) // 8, "little")
+    return b"".join(
+        (
+            _ACCOUNT.pack(
+                _ANNOUNCED if account.announced else 0,
+                account.day,
+                account.first_purchase_day,
+                account.due_day,
+                account.version,
+                account.revenue_minor.to_bytes(_INTEGER_SIZE, "little", signed=True),
+                account.purchase_days.first_day,
+                len(days),
+            ),
+            days,
+            account.history.open,
         )
-        + account.history.open
     )
 
 
 def decode_account(account_id: str, document: bytes, index: bytes | None) -> Account:
     """What encode_account wrote, with the index of its closed blocks where there is one."""
-    flags, day, first_purchase_day, due_day, version, revenue = _ACCOUNT.unpack_from(document)
+    flags, day, first_purchase_day, due_day, version, revenue, first_day, days = _ACCOUNT.unpack_from(document)
+    history_at = _ACCOUNT.size + days
     return Account(
         account_id,
         day=day,
@@ -51,7 +66,8 @@ def decode_account(account_id: str, document: bytes, index: bytes | None) -> Acc
         version=version,
         revenue_minor=int.from_bytes(revenue, "little", signed=True),
         announced=bool(flags & _ANNOUNCED),
-        history=Ledger(document[_ACCOUNT.size :], index or b""),
+        purchase_days=PurchaseDays(first_day, int.from_bytes(document[_ACCOUNT.size : history_at], "little")),
+        history=Ledger(document[history_at:], index or b""),
     )
 
 
@@ -67,7 +83,7 @@ def decode_profile(document: bytes | None) -> Profile:
 
 
 def encode_member(member: Member, population: str) -> bytes:
-    """A member of a population. 39 bytes and the population's name."""
+    """A member of a population. 61 bytes and the population's name."""
     return (
         _MEMBER.pack(
             _STAGE_CODES[member.stage],
@@ -79,6 +95,7 @@ def encode_member(member: Member, population: str) -> bytes:
             member.effective_at_us,
             member.revenue_minor.to_bytes(_INTEGER_SIZE, "little", signed=True),
         )
+        + (_NO_RISK if member.risk is None else _encode_risk(member.risk))
         + population.encode()
     )
 
@@ -86,6 +103,8 @@ def encode_member(member: Member, population: str) -> bytes:
 def decode_member(account_id: str, document: bytes) -> tuple[Member, str]:
     """What encode_member wrote: the member and its population."""
     stage, tier, segment, day, sequence, version, effective_at_us, revenue = _MEMBER.unpack_from(document)
+    name_at = _MEMBER.size + _RISK.size
+    risk = document[_MEMBER.size : name_at]
     member = Member(
         account_id,
         stage=_STAGES[stage],
@@ -96,5 +115,33 @@ def decode_member(account_id: str, document: bytes) -> tuple[Member, str]:
         version=version,
         effective_at_us=effective_at_us,
         revenue_minor=int.from_bytes(revenue, "little", signed=True),
+        risk=None if risk == _NO_RISK else _decode_risk(risk),
     )
-    return member, document[_MEMBER.size :].decode()
+    return member, document[name_at:].decode()
+
+
+def _encode_risk(risk: Risk) -> bytes:
+    return _RISK.pack(
+        risk.days_bought,
+        risk.first_day,
+        risk.last_day,
+        risk.due_day,
+        _LEVEL_CODES[risk.level],
+        _LEVEL_CODES[risk.told_level],
+        risk.sequence,
+        risk.effective_at_us,
+    )
+
+
+def _decode_risk(document: bytes) -> Risk:
+    days_bought, first_day, last_day, due_day, level, told_level, sequence, effective_at_us = _RISK.unpack(document)
+    return Risk(
+        first_day=first_day,
+        last_day=last_day,
+        days_bought=days_bought,
+        level=LEVELS[level],
+        told_level=LEVELS[told_level],
+        sequence=sequence,
+        effective_at_us=effective_at_us,
+        due_day=due_day,
+    )

@@ -96,6 +96,8 @@ class AccountShard(Shard):
         }
         self.unknown_fields: int = state.get("unknown_fields", 0)
         self.sent: dict[str, Any] | None = state.get("sent")
+        self.told_day: int = state.get("told_day", NO_DAY)
+        """The last day of which the ranking stage was told that all that time brings about on it is told."""
         self.backfill_until: dict[str, int] | None = state.get("backfill_until")
         """Where the inputs ended when this shard was founded. Once it is there, and has done what the first tick makes
         due, it tells the ranking stage: everything before was backfill."""
@@ -114,6 +116,7 @@ class AccountShard(Shard):
             "counts": self.counts,
             "unknown_fields": self.unknown_fields + self.decoder.unknown_fields,
             "sent": self.sent,
+            "told_day": self.told_day,
             "backfill_until": self.backfill_until,
         }
 
@@ -370,7 +373,7 @@ class AccountShard(Shard):
             return False
         due = await self.store.due(self.day, self.due_chunk_accounts)
         if not due:
-            await self._end_backfill()
+            await self._end_day()
             return False
         accounts = await self._load([account_id for account_id, _ in due], create=False)
         await self._load_blocks(accounts, {})
@@ -413,16 +416,19 @@ class AccountShard(Shard):
         reached = ranking.state.get("sources", {}).get(str(self.partition)) if ranking else None
         return reached is None or (Reached.of(reached).cursor or cursor) >= cursor
 
-    async def _end_backfill(self) -> None:
-        """Nothing is due any more: if all that the log held in the beginning is applied, it is all told."""
+    async def _end_day(self) -> None:
+        """Nothing is due any more. Tell so of a new day, and once all that the log held in the beginning is applied."""
         until = self.backfill_until
-        if until is None or not all(self.progress[topic] >= end for topic, end in until.items()):
+        is_end_of_backfill = until is not None and all(self.progress[topic] >= end for topic, end in until.items())
+        if self.day == self.told_day and not is_end_of_backfill:
             return
         commit = Commit(self.progress, {})
-        end_of_backfill = self._standings([], commit)
-        self.backfill_until = None
+        message = self._standings([], commit)
+        self.told_day = self.day
+        if is_end_of_backfill:
+            self.backfill_until = None
         commit.state = self._state()
-        await self.commit(commit, [end_of_backfill])
+        await self.commit(commit, [message])
 
 
 def _standing(account: Account, stage: str, advanced: Reason | None, cause: Event | None) -> Standing:
@@ -436,6 +442,7 @@ def _standing(account: Account, stage: str, advanced: Reason | None, cause: Even
             None,
             None,
         )
+    bought = account.purchase_days.history(account.day)
     return Standing(
         account.account_id,
         stage,
@@ -445,6 +452,7 @@ def _standing(account: Account, stage: str, advanced: Reason | None, cause: Even
         reason,
         event_id,
         occurred_at_us,
+        *((account.purchase_days.first_day, account.day - bought.silent_days, bought.repeats + 1) if bought else ()),
     )
 
 

@@ -6,22 +6,22 @@ from typing import Any
 from jiter import from_json
 from pydantic import BaseModel, ConfigDict
 
+from segmentation.buying import BuyingHistory
 from segmentation.order_index import Share
 from segmentation.policy import Policy
 from segmentation.population import Change
+from segmentation.purchase_model import probability
+from segmentation.risk import RiskChange, RiskRules
 from segmentation.segments import Segment
 from streams.instants import format_instant
 from streams.messages import Headers, Mode, Outgoing, header, json_bytes
 from streams.topics import Topic
 
 CHANGE_TYPE = "resegment.segment.changed.v1"
+RISK_TYPE = "resegment.risk.changed.v1"
 SOURCE = "resegment"
-_SAME_HEADERS = [
-    ("ce_specversion", b"1.0"),
-    ("ce_source", SOURCE.encode()),
-    ("ce_type", CHANGE_TYPE.encode()),
-    ("content-type", b"application/json"),
-]
+RISK_SOURCE = "resegment/churn-risk"
+"""Another one, for an id is account:sequence in both, and ids of one source are unique."""
 INPUT_OFFSET = "ce_inputoffset"
 """Header: the offset in `standings` after which the change was made."""
 
@@ -88,11 +88,59 @@ class ChangeData(BaseModel):
     """None: announced before changes had one."""
 
 
+class RhythmData(BaseModel):
+    """How an account has bought, and how that is told."""
+
+    model_config = ConfigDict(strict=True)
+
+    days_bought: int
+    """Days with a purchase, of all time."""
+    silent_days: int
+    """Since the last of them."""
+    usual_gap_days: int | None
+    """Mean of the days between them, rounded; None where there was only one."""
+    age_days: int
+    """Since the first of them."""
+
+
+class RiskData(BaseModel):
+    """The data of a change of churn risk."""
+
+    model_config = ConfigDict(strict=True)
+
+    account_id: str
+    population: str
+    sequence: int
+    previous_level: str
+    current_level: str
+    trigger: str
+    event_id: str | None
+    score: float
+    """The probability in percent."""
+    probability: float
+    """That the account buys nothing in the horizon."""
+    is_calibrated: bool
+    """Whether the policy has a model of this installation's accounts; else the probability is of others' accounts."""
+    horizon_days: int
+    rhythm: RhythmData
+    reasons: list[str]
+    rolling_revenue_minor: int
+    revenue_at_risk_minor: int
+    """What the account brings in a horizon, times the probability."""
+    segment: str
+    policy_version: str
+    mode: str
+    effective_at: str
+    recorded_at: str
+    playbook: PlaybookData
+
+
 class ChangeWriter:
     """Makes the records of changes. Plain dicts: a model of pydantic for each would cost as much as all the rest."""
 
     def __init__(self, policy: Policy) -> None:
         self.policy_version = policy.version
+        self.rules = RiskRules.of(policy)
         # Of each segment the same bytes each time: encoded once, they cost a change a copy.
         self._ends = {
             segment: b',"playbook":%b}' % json_bytes(policy.segments.of(segment).document()) for segment in Segment
@@ -113,7 +161,7 @@ class ChangeWriter:
             effective_at = format_instant(change.effective_at_us)
             account_id = change.account_id.encode()
             headers = [
-                *_SAME_HEADERS,
+                *_CHANGE_HEADERS,
                 ("ce_id", b"%b:%d" % (account_id, change.sequence)),
                 ("ce_subject", account_id),
                 ("ce_time", effective_at.encode()),
@@ -123,6 +171,56 @@ class ChangeWriter:
             value = data[:-1] + self._ends[change.current_segment]
             records.append(Outgoing(topics, account_id, value, headers, recorded_at_ms))
         return records
+
+    def risk_records(
+        self, changes: Iterable[RiskChange], mode: Mode, *, input_offset: int, recorded_at_us: int
+    ) -> list[Outgoing]:
+        """As `records`, for changes of risk."""
+        recorded_at, recorded_at_ms = format_instant(recorded_at_us), recorded_at_us // 1000
+        topics: list[str] = [Topic.CHURN_RISK, Topic.RISKS]
+        records = []
+        for change in changes:
+            effective_at = format_instant(change.effective_at_us)
+            account_id = change.account_id.encode()
+            headers = [
+                *_RISK_HEADERS,
+                ("ce_id", b"%b:%d" % (account_id, change.sequence)),
+                ("ce_subject", account_id),
+                ("ce_time", effective_at.encode()),
+                (INPUT_OFFSET, str(input_offset).encode()),
+            ]
+            data = json_bytes(self._risk_data(change, mode, effective_at, recorded_at))
+            records.append(
+                Outgoing(topics, account_id, data[:-1] + self._ends[change.segment], headers, recorded_at_ms)
+            )
+        return records
+
+    def _risk_data(self, change: RiskChange, mode: Mode, effective_at: str, recorded_at: str) -> dict[str, Any]:
+        """The fields of RiskData but the playbook."""
+        chance = int(probability(change.log_odds) * 10**6) / 10**6
+        rhythm = rhythm_data(change.history)
+        return {
+            "account_id": change.account_id,
+            "population": change.population,
+            "sequence": change.sequence,
+            "previous_level": change.previous_level,
+            "current_level": change.current_level,
+            "trigger": change.trigger,
+            "event_id": change.event_id,
+            "score": round(100 * chance, 4),
+            "probability": chance,
+            "is_calibrated": self.rules.is_calibrated,
+            "horizon_days": self.rules.horizon_days,
+            "rhythm": rhythm.model_dump(),
+            "reasons": reasons(rhythm),
+            "rolling_revenue_minor": change.rolling_revenue_minor,
+            "revenue_at_risk_minor": change.revenue_at_risk_minor,
+            "segment": change.segment,
+            "policy_version": self.policy_version,
+            "mode": mode,
+            "effective_at": effective_at,
+            "recorded_at": recorded_at,
+        }
 
     def _data(self, change: Change, mode: Mode, effective_at: str, recorded_at: str) -> dict[str, Any]:
         """The fields of ChangeData but the playbook."""
@@ -153,6 +251,41 @@ class ChangeWriter:
             "effective_at": effective_at,
             "recorded_at": recorded_at,
         }
+
+
+def rhythm_data(history: BuyingHistory) -> RhythmData:
+    """How an account has bought, as it is told."""
+    return RhythmData(
+        days_bought=history.repeats + 1,
+        silent_days=history.silent_days,
+        usual_gap_days=round(history.recency_days / history.repeats) if history.repeats else None,
+        age_days=history.age_days,
+    )
+
+
+def reasons(rhythm: RhythmData) -> list[str]:
+    """Why the risk is what it is, in words."""
+    last = "bought today" if not rhythm.silent_days else f"last purchase {_days(rhythm.silent_days)} ago"
+    if rhythm.usual_gap_days is None:
+        return [last, "bought on one day only"]
+    return [f"{last}, usually every {_days(rhythm.usual_gap_days)}", f"bought on {rhythm.days_bought} days"]
+
+
+def _days(count: int) -> str:
+    return "1 day" if count == 1 else f"{count} days"
+
+
+def _same_headers(change_type: str, source: str) -> list[tuple[str, bytes]]:
+    return [
+        ("ce_specversion", b"1.0"),
+        ("ce_source", source.encode()),
+        ("ce_type", change_type.encode()),
+        ("content-type", b"application/json"),
+    ]
+
+
+_CHANGE_HEADERS = _same_headers(CHANGE_TYPE, SOURCE)
+_RISK_HEADERS = _same_headers(RISK_TYPE, RISK_SOURCE)
 
 
 def _fraction(share: Share | None) -> float | None:

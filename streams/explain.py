@@ -6,12 +6,14 @@ from typing import Any
 from pydantic import BaseModel
 from redis.asyncio import Redis
 
-from segmentation.account import Account
+from segmentation.account import NEVER, Account
 from segmentation.events import MICROSECONDS_PER_DAY
 from segmentation.explanation import Step, forecast
 from segmentation.order_index import Basis
 from segmentation.policy import Policy
 from segmentation.population import Member
+from segmentation.purchase_model import probability
+from segmentation.risk import LEVELS, RiskRules
 from segmentation.segments import Stage
 from segmentation.tiers import Tiers
 from state.documents import decode_account, decode_member, decode_profile
@@ -19,7 +21,7 @@ from state.founding import read_founding
 from state.keys import StageName
 from state.shard_store import ShardStore
 from streams.accounts import POPULATION
-from streams.changes import ChangeData, CutoffsData, PlaybookData
+from streams.changes import ChangeData, CutoffsData, PlaybookData, RhythmData, reasons, rhythm_data
 from streams.instants import format_instant
 from streams.log import LogReader
 from streams.partitions import partition_of
@@ -40,6 +42,27 @@ class ForecastStep(BaseModel):
     rolling_revenue_minor: int
     segment: str
     lapsed: bool
+
+
+class RiskExplanation(BaseModel):
+    """How likely an account is to buy nothing, why, and when silence alone makes that more alarming."""
+
+    level: str
+    score: float
+    """The probability in percent, that nothing is bought in the horizon."""
+    is_calibrated: bool
+    """Whether the policy has a model of this installation's accounts; else the probability is of others' accounts."""
+    horizon_days: int
+    rhythm: RhythmData
+    reasons: list[str]
+    revenue_at_risk_minor: int
+    """What the account brings in a horizon, times the probability."""
+    sequence: int
+    """Of the last change of level that was told; 0: none was."""
+    next_level: str | None
+    """The level that silence leads to; None: there is none above."""
+    next_level_on: str | None
+    """The day on which it does; None: never."""
 
 
 class Explanation(BaseModel):
@@ -66,6 +89,8 @@ class Explanation(BaseModel):
     to_next_tier_down_minor: int | None
     """The loss of revenue that lowers it."""
     sequence: int
+    risk: RiskExplanation | None
+    """None: it has not purchased yet."""
     playbook: PlaybookData | None
     """What the policy says is done for accounts of its segment; None: not announced yet."""
     profile: dict[str, Any]
@@ -126,6 +151,7 @@ async def explain(settings: Settings, policy: Policy, redis: Redis, reader: LogR
         to_next_tier_up_minor=distance.up if distance else None,
         to_next_tier_down_minor=distance.down if distance else None,
         sequence=member.sequence,
+        risk=_risk(policy, member, day),
         playbook=_playbook(policy, member),
         profile={field: value for field, (value, _) in decode_profile(profile).fields.items()},
         forecast=[_forecast_step(step) for step in steps],
@@ -179,6 +205,29 @@ def _playbook(policy: Policy, member: Member) -> PlaybookData | None:
     if member.segment is None:
         return None
     return PlaybookData.model_validate(policy.segments.of(member.segment).document())
+
+
+def _risk(policy: Policy, member: Member, day: int) -> RiskExplanation | None:
+    risk, rules = member.risk, RiskRules.of(policy)
+    if risk is None or not risk.days_bought:
+        return None
+    history = risk.history(max(day, risk.last_day))
+    log_odds = rules.log_odds(history)
+    rhythm = rhythm_data(history)
+    above = LEVELS[LEVELS.index(risk.level) + 1 :]
+    next_day = risk.rises_on(rules, day) if above else NEVER
+    return RiskExplanation(
+        level=risk.level,
+        score=round(100 * probability(log_odds), 4),
+        is_calibrated=rules.is_calibrated,
+        horizon_days=rules.horizon_days,
+        rhythm=rhythm,
+        reasons=reasons(rhythm),
+        revenue_at_risk_minor=rules.revenue_at_risk_minor(history, member.revenue_minor, log_odds),
+        sequence=risk.sequence,
+        next_level=above[0] if above else None,
+        next_level_on=_date(next_day) if next_day < NEVER else None,
+    )
 
 
 def _date(day: int) -> str:

@@ -57,7 +57,10 @@ def decode_tick(value: bytes | None) -> Tick:
 
 
 class Standings(NamedTuple):
-    """One batch of standings of one population, and how far it brings its account shard."""
+    """One batch of standings of one population, and how far it brings its account shard.
+
+    One without standings says that the shard has nothing left to tell of what it has read and of the clock's day.
+    """
 
     source: int
     """Partition of the account shard."""
@@ -113,7 +116,7 @@ def _unpack_large(code: int, data: bytes) -> int:
 
 _pack = msgpack.Packer(default=_pack_large).pack
 """One packer for all: making one takes as long as what it packs."""
-_STANDINGS_FORMAT = 1
+_STANDINGS_FORMAT = 2
 
 
 def encode_standings(message: Standings) -> bytes:
@@ -147,7 +150,19 @@ _Day = Annotated[int, Field(ge=0, le=NEVER)]
 _Identifier = Annotated[str, Field(min_length=1, max_length=128)]
 _Stage = Literal["prospect", "new_start", "established"]
 _Reason = Annotated[str, Field(pattern=f"^({'|'.join(Reason)})$")]
-_Standing = tuple[_Identifier, _Stage, _Money, _Unsigned32, _Day, _Reason, _Identifier | None, _Unsigned63 | None]
+_Standing = tuple[
+    _Identifier,
+    _Stage,
+    _Money,
+    _Unsigned32,
+    _Day,
+    _Reason,
+    _Identifier | None,
+    _Unsigned63 | None,
+    _Day,
+    _Day,
+    _Unsigned32,
+]
 _validate_standings = TypeAdapter(
     tuple[_Unsigned32, dict[str, _Unsigned63], tuple[_Day, str] | None, _Unsigned63, Mode, tuple[_Standing, ...]],
     config=ConfigDict(strict=True),

@@ -6,23 +6,27 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
+from segmentation.account import Reason, Standing
+from segmentation.events import MICROSECONDS_PER_DAY
 from segmentation.order_index import Basis
 from segmentation.policy import Policy
-from segmentation.population import Change, Member, Population
+from segmentation.population import Change, Member, Population, effective_at_us
+from segmentation.risk import Level, RiskChange, Trigger
+from segmentation.risk_watch import RiskWatch
 from segmentation.segments import Segment
 from state.documents import decode_member, encode_member
 from state.shard_store import Claim, Commit, Refused, ShardStore
-from streams.changes import INPUT_OFFSET, ChangeData, ChangeWriter
+from streams.changes import INPUT_OFFSET, ChangeData, ChangeWriter, RiskData
 from streams.dead_letters import dead_letter
 from streams.instants import parse_instant
 from streams.messages import Mode, Outgoing, Reached, Standings, decode_outgoing, decode_standings, header, json_object
 from streams.shard import CorruptState, Record, Shard
-from streams.topics import Topic
+from streams.topics import TOLD_TOPICS, Topic, place_name
 
 log = logging.getLogger(__name__)
 
-ToldReader = Callable[[Mapping[str, int]], AsyncIterator[Record]]
-"""Reads the compacted topic from an offset for each partition (as text) to its end."""
+ToldReader = Callable[[Mapping[str, int]], AsyncIterator[tuple[Topic, Record]]]
+"""Reads the compacted topics from an offset for each partition (`place_name`) to their ends."""
 
 
 STANDINGS_AT_ONCE = 2_000
@@ -30,7 +34,12 @@ STANDINGS_AT_ONCE = 2_000
 SHORT_READS_MAX = 5
 """After so many in a row members are lost: no store is started again, or goes back, during each of them."""
 CHANGES_AT_ONCE = 1_000
-"""After a silence, changes announced in one commit."""
+"""After a silence, accounts whose changes are announced in one commit."""
+LOOKS_AT_ONCE = 1_000
+"""Accounts that are looked at in one commit because silence may have changed their risk."""
+
+ChangeId = tuple[Topic, str, int]
+"""Of a change: the compacted topic that it is for, account and sequence."""
 
 
 class RankingShard(Shard):
@@ -54,6 +63,7 @@ class RankingShard(Shard):
         self._partition_of = partition_of
         self.populations: dict[str, Population] = {}
         self._untold: list[tuple[Population, str]] = []
+        self._watch = RiskWatch(self._writer.rules)
         self._short_reads = 0
         """Claims in a row that did not find all members."""
 
@@ -75,6 +85,12 @@ class RankingShard(Shard):
         self.backfill_until: dict[str, dict[str, int]] = state.get("backfill_until", {})
         """Of each source that is not there yet, where its inputs ended when the installation was founded, or founded
         again. Until all are there, nothing is announced."""
+        self.told_days: dict[str, int] = state.get("told_days", {})
+        """Of each source, the last day of which it has told all that time brings about."""
+        self.watched_day: int = state.get("watched_day", 0)
+        """The last day for which all accounts were looked at whose risk silence may have changed."""
+        self.mode: Mode = state.get("mode", "live")
+        """Of the time that passes: as the message that was taken last has it."""
         self.announcing: Mode | None = state.get("announcing")
         """A silence is over, and not all that differs from what was told is announced yet: in which mode it is."""
         members: dict[str, dict[str, Member]] = {}
@@ -88,6 +104,10 @@ class RankingShard(Shard):
             error = CorruptState if self._short_reads == SHORT_READS_MAX else Refused
             raise error(f"{self}: the store has {self._member_count()} of {state['members']} members")
         self._short_reads = 0
+        self._watch = RiskWatch(
+            self._writer.rules, (m for population in self.populations.values() for m in population.members.values())
+        )
+        self.due_work.set()
         await self._learn_what_was_told(claim.told)
         if self.announcing is not None:
             self._look_for_untold()
@@ -117,6 +137,15 @@ class RankingShard(Shard):
         if ends and not message.standings and all(message.progress.get(topic, 0) >= end for topic, end in ends.items()):
             del self.backfill_until[source]
 
+    def _note_end_of_day(self, source: str, message: Standings) -> bool:
+        """A message without standings also says that all is told that time brings about. Returns whether it is news."""
+        day = message.clock_us // MICROSECONDS_PER_DAY
+        if message.standings or day <= self.told_days.get(source, 0):
+            return False
+        self.told_days[source] = day
+        self.due_work.set()
+        return True
+
     def _population(self, name: str) -> Population:
         if name not in self.populations:
             self.populations[name] = self._new_population(name)
@@ -132,27 +161,21 @@ class RankingShard(Shard):
         outbox = await self._waiting_records()
         waiting = {change_id: record.value for _, change_id, record in outbox if change_id}
         until = self.muted_until
-        sequences: dict[str, int] = {}
-        forked: set[str] = set()
+        sequences: dict[tuple[Topic, str], int] = {}
+        forked: set[tuple[Topic, str]] = set()
         read: dict[str, int] = {}
-        async for record in self._read_told(told):
-            read[str(record.partition)] = record.offset + 1
+        async for topic, record in self._read_told(told):
+            read[place_name(topic, record.partition)] = record.offset + 1
             # most may be another shard's, which a whole check of each would take five times as long to find out
             if record.value is None or self._partition_of(json_object(record.value)["population"]) != self.partition:
                 continue
-            data = ChangeData.model_validate_json(record.value)
-            account_id, sequence = data.account_id, data.sequence
-            sequences[account_id] = max(sequence, sequences.get(account_id, 0))
-            is_fork = waiting.get((account_id, sequence), record.value) != record.value and account_id not in forked
+            data = (RiskData if topic is Topic.RISKS else ChangeData).model_validate_json(record.value)
+            chain = topic, data.account_id
+            sequences[chain] = max(data.sequence, sequences.get(chain, 0))
+            is_fork = waiting.get((*chain, data.sequence), record.value) != record.value and chain not in forked
             if is_fork:
-                forked.add(account_id)
-            member = self._population(data.population).was_told(
-                account_id,
-                sequence,
-                Segment(data.current_segment),
-                parse_instant(data.effective_at),
-                instead=is_fork,
-            )
+                forked.add(chain)
+            member = self._was_told(data, instead=is_fork)
             if member is not None:
                 self._learned.append((member, data.population))
                 until = max(until, int(header(record.headers, INPUT_OFFSET) or 0))
@@ -170,7 +193,7 @@ class RankingShard(Shard):
         kept = [
             entry
             for entry, change_id, _ in outbox
-            if not change_id or (change_id[0] not in forked and change_id[1] > sequences.get(change_id[0], 0))
+            if not change_id or (change_id[:2] not in forked and change_id[2] > sequences.get(change_id[:2], 0))
         ]
         if len(kept) < len(outbox):
             commit = self._commit_to(self.progress[Topic.STANDINGS])
@@ -181,8 +204,16 @@ class RankingShard(Shard):
         if self._has_read:
             told |= read
 
-    async def _waiting_records(self) -> list[tuple[bytes, tuple[str, int] | None, Outgoing]]:
-        """What waits in the outbox, each with the account and sequence of the change that it is.
+    def _was_told(self, data: ChangeData | RiskData, *, instead: bool) -> Member | None:
+        population, effective_at_us = self._population(data.population), parse_instant(data.effective_at)
+        if isinstance(data, ChangeData):
+            segment = Segment(data.current_segment)
+            return population.was_told(data.account_id, data.sequence, segment, effective_at_us, instead=instead)
+        level = Level(data.current_level)
+        return population.was_told_risk(data.account_id, data.sequence, level, effective_at_us, instead=instead)
+
+    async def _waiting_records(self) -> list[tuple[bytes, ChangeId | None, Outgoing]]:
+        """What waits in the outbox, each with the change that it is.
 
         Some of it the world may have been told already. Told again it might follow a later change, and who reads the
         compacted topic would take it for the latest. And some may say something else than the world was told: a worker
@@ -194,9 +225,10 @@ class RankingShard(Shard):
         waiting = []
         for entry in await self.store.whole_outbox():
             record, change_id = decode_outgoing(entry), None
-            if Topic.SEGMENTS in record.topics:
-                account_id, _, sequence = (header(record.headers, "ce_id") or "").rpartition(":")
-                change_id = account_id, int(sequence)
+            for topic in TOLD_TOPICS:
+                if topic in record.topics:
+                    account_id, _, sequence = (header(record.headers, "ce_id") or "").rpartition(":")
+                    change_id = topic, account_id, int(sequence)
             waiting.append((entry, change_id, record))
         return waiting
 
@@ -219,6 +251,9 @@ class RankingShard(Shard):
             "sources": {source: reached._asdict() for source, reached in self.sources.items()},
             "begin": self.begin,
             "muted_until": self.muted_until,
+            "told_days": self.told_days,
+            "watched_day": self.watched_day,
+            "mode": self.mode,
             "announcing": self.announcing,
             "backfill_until": self.backfill_until,
         }
@@ -255,12 +290,14 @@ class RankingShard(Shard):
             source = str(message.source)
             self._note_end_of_backfill(source, message)
             reached = Reached(message.progress, message.cursor)
+            ends_day = self._note_end_of_day(source, message)
             if reached.is_ahead_of(self.sources.get(source)):
                 self.sources[source] = reached
-            elif not any(map(self._population(name).is_news, message.standings)):
+            elif not ends_day and not any(map(self._population(name).is_news, message.standings)):
                 self.counts["duplicates"] += 1
                 continue
             self.counts["applied"] += 1
+            self.mode = message.mode
             news.append((name, message))
         commit = self._commit_to(end)
         for (name, clock_us, mode), group in groupby(news, key=_population_and_instant):
@@ -268,14 +305,16 @@ class RankingShard(Shard):
             population = self._population(name)
             standings = [standing for _, message in group for standing in message.standings]
             changes, members = population.apply(standings, self.clock_us)
-            _write(population, members, commit)
             out += self._records(changes, mode, end)
+            out += self._risk_records(self._look(population, members, standings), mode, end)
+            _write(population, members, commit)
         if was_silent and not self._must_be_silent(end):
             self.muted_until = 0
             modes = [message.mode for _, _, message in portion if isinstance(message, Standings)]
             self.announcing = modes[-1] if modes else "live"
             for population in self.populations.values():
                 _write(population, population.unmute(), commit)
+                _write(population, self._levels_from_told(population), commit)
             self._look_for_untold()
         await self._carry_out(commit, out)
 
@@ -292,6 +331,80 @@ class RankingShard(Shard):
         await self.commit(commit, out)
         self._learned.clear()
 
+    # -- risk --------------------------------------------------------------------------------------------------------
+
+    def _look(
+        self, population: Population, members: Iterable[Member], standings: Sequence[Standing] = (), on_day: int = 0
+    ) -> list[RiskChange]:
+        """Bring the levels of these members to the day. Returns the changes, of which `standings` say the cause."""
+        watch, changes = self._watch, []
+        for member in members:
+            day = max(member.day, self.watched_day, on_day)
+            log_odds = watch.look(member, day)
+            if population.muted or not member.is_risk_untold:
+                continue
+            own = next((s for s in reversed(standings) if s.account_id == member.account_id), None)
+            is_purchase = own is not None and own.reason in (Reason.PURCHASE, Reason.REFUND)
+            changes.append(
+                watch.change(
+                    member,
+                    population.name,
+                    day,
+                    log_odds,
+                    trigger=Trigger.PURCHASE if is_purchase else Trigger.SILENCE,
+                    event_id=own.event_id if own is not None and is_purchase else None,
+                    effective_at_us=effective_at_us(own if is_purchase else None, self.clock_us),
+                )
+            )
+        return changes
+
+    def _found(self, population: Population, members: Iterable[Member]) -> list[RiskChange]:
+        """The changes of members whose level differs from what was told, found after a silence."""
+        changes = []
+        for member in members:
+            day = max(member.day, self.watched_day)
+            changes.append(
+                self._watch.change(
+                    member,
+                    population.name,
+                    day,
+                    self._watch.look(member, day),
+                    trigger=Trigger.RECOVERED,
+                    event_id=None,
+                    effective_at_us=self.clock_us,
+                )
+            )
+        return changes
+
+    def _levels_from_told(self, population: Population) -> list[Member]:
+        """After a silence levels go on from those that were told, as tiers do. Returns who is different now. O(n)."""
+        changed = []
+        for member in population.members.values():
+            if member.is_risk_untold:
+                self._watch.look(member, max(member.day, self.watched_day), from_told=True)
+                changed.append(member)
+        return changed
+
+    async def _watch_silence(self) -> bool:
+        """Look at one chunk of the accounts whose level silence may have changed. Returns whether there may be more."""
+        day = min(self.told_days.values(), default=0)
+        if self.watched_day >= day:
+            return False
+        account_ids = self._watch.due(day, LOOKS_AT_ONCE)
+        commit = self._commit_to(self.progress[Topic.STANDINGS])
+        out: list[Outgoing] = []
+        if len(account_ids) < LOOKS_AT_ONCE:
+            self.watched_day = day
+        for population in self.populations.values():
+            members = [population.members[name] for name in account_ids if name in population.members]
+            changes = self._look(population, members, on_day=day)
+            _write(population, members, commit)
+            out += self._risk_records(changes, self.mode, self.progress[Topic.STANDINGS])
+        await self._carry_out(commit, out)
+        return self.watched_day < day
+
+    # -- work that no record brings ----------------------------------------------------------------------------------
+
     def _look_for_untold(self) -> None:
         self._untold = [
             (population, account_id)
@@ -301,24 +414,30 @@ class RankingShard(Shard):
         self.due_work.set()
 
     async def due(self) -> bool:
-        """After a silence, announce one chunk of what differs from what was told."""
+        """After a silence, announce one chunk of what differs from what was told; else watch the accounts' silence."""
         if self.announcing is None or self._is_muted:
-            return False
+            return await self._watch_silence()
         position, out = self.progress[Topic.STANDINGS], []
         commit = self._commit_to(position)
         chunk, self._untold = self._untold[-CHANGES_AT_ONCE:], self._untold[:-CHANGES_AT_ONCE]
         for population, untold in groupby(reversed(chunk), key=itemgetter(0)):
-            changes, members = population.announce([account_id for _, account_id in untold], self.clock_us)
-            _write(population, members, commit)
+            account_ids = [account_id for _, account_id in untold]
+            changes, members = population.announce(account_ids, self.clock_us)
             out += self._records(changes, self.announcing, position)
+            members += (risky := [m for m in map(population.members.__getitem__, account_ids) if m.is_risk_untold])
+            out += self._risk_records(self._found(population, risky), self.announcing, position)
+            _write(population, members, commit)
         if not self._untold:
             self.announcing = None
         await self._carry_out(commit, out)
-        return bool(self._untold)
+        return True
 
     def _records(self, changes: list[Change], mode: Mode, end: int) -> list[Outgoing]:
         self.changes += len(changes)
         return self._writer.records(changes, mode, input_offset=end, recorded_at_us=self.wall_clock())
+
+    def _risk_records(self, changes: list[RiskChange], mode: Mode, end: int) -> list[Outgoing]:
+        return self._writer.risk_records(changes, mode, input_offset=end, recorded_at_us=self.wall_clock())
 
     def _dead_letter(self, record: Record, message: str) -> Outgoing:
         return dead_letter(

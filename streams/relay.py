@@ -20,7 +20,7 @@ from state.shard_store import OUTBOX_READ_BYTES, Refused, ShardStore
 from streams.backoff import Backoff
 from streams.messages import Outgoing, decode_outgoing
 from streams.partitions import partition_of
-from streams.topics import DEAD_LETTER_BYTES_MAX, Topic, TopicNames
+from streams.topics import DEAD_LETTER_BYTES_MAX, TOLD_TOPICS, Topic, TopicNames, place_name
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ STOP_SECONDS = 2.0
 """How long a producer may take to end. It retries for ever, so without its broker it would never."""
 
 Told = dict[str, int]
-"""Partition of the compacted topic (as text) -> offset after the last record that was published there."""
+"""Partition of a compacted topic (`place_name`) -> offset after the last record that was published there."""
 
 
 class Publisher(Protocol):
@@ -182,8 +182,8 @@ async def _send(producer: AIOKafkaProducer, records: list[Outgoing], names: Topi
         future.add_done_callback(_heard)  # after the first failure nobody asks for the others
     for topic, future, count in sent:
         metadata = await future
-        if topic == Topic.SEGMENTS:
-            told[str(metadata.partition)] = metadata.offset + count
+        if topic in TOLD_TOPICS:
+            told[place_name(topic, metadata.partition)] = metadata.offset + count
     return told
 
 

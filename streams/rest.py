@@ -16,7 +16,7 @@ from streams.log import LogReader
 from streams.messages import Reached
 from streams.settings import Settings
 from streams.snapshot import NoInstallation
-from streams.topics import ACCOUNT_INPUTS, Topic
+from streams.topics import ACCOUNT_INPUTS, Topic, place_of
 
 POLL_SECONDS = 0.005
 NO_PROGRESS_SECONDS = 60.0
@@ -42,7 +42,7 @@ class ShardNow(NamedTuple):
     due_day: int
     """The first day on which time alone may change an account; NEVER if none."""
     told: dict[str, int]
-    """Partition of the compacted topic -> offset after the last record that the shard published there."""
+    """Partition of a compacted topic (`place_name`) -> offset after the last record that the shard published there."""
 
     @property
     def clock_us(self) -> int:
@@ -97,11 +97,14 @@ class ShardsNow(NamedTuple):
 
     def _unfinished(self) -> str | None:
         taken: dict[str, list[Reached]] = {}
+        told_days = [shard.state.get("told_days", {}) for shard in self.ranking]
         for number, shard in enumerate(self.ranking):
             if shard.waiting:
                 return f"ranking shard {number} has {shard.waiting} records to publish"
             if shard.state.get("muted_until"):
                 return f"ranking shard {number} reads on silently, up to where it was before its state was lost"
+            if shard.state.get("watched_day", 0) < min(shard.state.get("told_days", {}).values(), default=0):
+                return f"ranking shard {number} has not looked at all accounts whose risk may be another one now"
             if shard.state.get("announcing"):
                 return f"ranking shard {number} has not announced all that it found after its silence"
             sources = shard.state.get("sources", {})
@@ -113,6 +116,12 @@ class ShardsNow(NamedTuple):
         for number, shard in enumerate(self.accounts):
             if shard.state.get("mode") and shard.state.get("backfill_until") is not None:
                 return f"account shard {number} has not told all that the log held in the beginning"
+            if shard.state.get("mode"):
+                told_day = shard.state.get("told_day", 0)
+                if told_day < shard.clock_us // MICROSECONDS_PER_DAY:
+                    return f"account shard {number} has not told all that its day brings about"
+                if told_day > max((days.get(str(number), 0) for days in told_days), default=0):
+                    return f"nobody has heard that account shard {number} has told all that its day brings about"
             if shard.has_due_work:
                 return f"account shard {number} has accounts that are due since day {shard.due_day}"
             if shard.waiting:
@@ -201,8 +210,8 @@ async def _invisible(reader: LogReader, now: ShardsNow) -> str | None:
     """A partition whose newest changes cannot be read yet: a transaction's markers come a moment after its end."""
     told: dict[tuple[Topic, int], int] = {}
     for shard in now.ranking:
-        for partition, end in shard.told.items():
-            place = Topic.SEGMENTS, int(partition)
+        for name, end in shard.told.items():
+            place = place_of(name)
             told[place] = max(end, told.get(place, 0))
     if told:
         for (topic, number), bound in (await reader.bounds(list(told))).items():

@@ -15,15 +15,21 @@ from aiokafka.protocol.transaction import InitProducerIdRequest
 from aiokafka.protocol.types import Array, Boolean, Int16, Int32, Schema, String
 
 from streams.settings import Settings
-from streams.topics import ACCOUNT_INPUTS, Topic, TopicNames
+from streams.topics import ACCOUNT_INPUTS, TOLD_TOPICS, Topic, TopicNames
 
 _READ, _WRITE = 1 << 3, 1 << 4
 """Bits of Kafka's operations in what it answers."""
 _TOPIC_AUTHORIZATION_FAILED = 29
 _NAMES = {_READ: "Read", _WRITE: "Write"}
 
-_READ_BY_WORKERS = {*ACCOUNT_INPUTS, Topic.STANDINGS, Topic.SEGMENTS}
-_WRITTEN_BY_WORKERS = {Topic.STANDINGS, Topic.SEGMENT_CHANGES, Topic.SEGMENTS, Topic.DEAD_LETTERS}
+_READ_BY_WORKERS = {*ACCOUNT_INPUTS, Topic.STANDINGS, *TOLD_TOPICS}
+_WRITTEN_BY_WORKERS = {
+    Topic.STANDINGS,
+    Topic.SEGMENT_CHANGES,
+    Topic.CHURN_RISK,
+    *TOLD_TOPICS,
+    Topic.DEAD_LETTERS,
+}
 _PROBE_TIMEOUT_MS = 1_000
 _COORDINATOR_SECONDS_MAX = 60.0
 _AGAIN_SECONDS = 0.1

@@ -1,6 +1,6 @@
 """The topics: their names, what they must be like, and how they are made and checked."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -26,13 +26,38 @@ class Topic(StrEnum):
     STANDINGS = "standings"
     SEGMENT_CHANGES = "segment-changes"
     SEGMENTS = "segments"
+    CHURN_RISK = "churn-risk"
+    RISKS = "risks"
     DEAD_LETTERS = "dead-letters"
 
 
 EVENT_TOPICS = (Topic.PURCHASES, Topic.SIGNUPS, Topic.ENGAGEMENTS)
 ACCOUNT_INPUTS = (*EVENT_TOPICS, Topic.TICKS)
+TOLD_TOPICS = (Topic.SEGMENTS, Topic.RISKS)
+"""What the world was told last of each account: compacted, and read by whoever claims a ranking shard."""
 SHARDED = (*ACCOUNT_INPUTS, Topic.STANDINGS)
 """Read by shards: all with the same number of partitions."""
+
+
+def place_name(topic: str, partition: int) -> str:
+    """One text for a partition of a topic."""
+    return f"{topic}/{partition}"
+
+
+def place_of(name: str) -> tuple[Topic, int]:
+    """What `place_name` made a text of."""
+    topic, _, partition = name.rpartition("/")
+    return Topic(topic), int(partition)
+
+
+def told_places(told: Mapping[str, int], partition_count: Callable[[Topic], int]) -> dict[tuple[Topic, int], int]:
+    """Every partition of TOLD_TOPICS, with the offset that is told of it (by `place_name`), or 0."""
+    return {
+        (topic, number): told.get(place_name(topic, number), 0)
+        for topic in TOLD_TOPICS
+        for number in range(partition_count(topic))
+    }
+
 
 _TIMESTAMP_TYPE = "message.timestamp.type"
 
@@ -74,6 +99,8 @@ def topic_settings(topic: Topic, policy: Policy) -> dict[str, str]:
         Topic.STANDINGS: {"retention.ms": str(7 * DAY_MS)},
         Topic.SEGMENT_CHANGES: {"retention.ms": window_ms},
         Topic.SEGMENTS: {"cleanup.policy": "compact"},
+        Topic.CHURN_RISK: {"retention.ms": window_ms},
+        Topic.RISKS: {"cleanup.policy": "compact"},
         Topic.DEAD_LETTERS: {"retention.ms": window_ms, "max.message.bytes": str(DEAD_LETTER_BYTES_MAX)},
     }[topic]
     return settings if topic in EVENT_TOPICS else settings | {_TIMESTAMP_TYPE: "LogAppendTime"}

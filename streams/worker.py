@@ -30,7 +30,7 @@ from streams.relay import KafkaPublisher, Publisher
 from streams.settings import Settings
 from streams.shard import CorruptState, LogPosition, Record, Shard
 from streams.ticker import Ticker
-from streams.topics import ACCOUNT_INPUTS, SHARDED, Topic, TopicNames
+from streams.topics import ACCOUNT_INPUTS, SHARDED, Topic, TopicNames, told_places
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ class Worker:
         prefix = self.settings.redis_prefix
         _require("store", await missing_rights(self.redis, prefix, self.partitions))
         # In this order: what another worker founds meanwhile, and tells, must not look like a store that lost its data.
-        was_told = await self._was_anything_told(counts[Topic.SEGMENTS])
+        was_told = await self._was_anything_told()
         known = await founding.read_founding(self.redis, prefix)
         if known is None:
             if was_told and not rebuild:
@@ -187,8 +187,8 @@ class Worker:
             )
         await founding.note_strategies(self.redis, self.settings.redis_prefix, strategies)
 
-    async def _was_anything_told(self, partitions: int) -> bool:
-        bounds = await self.reader.bounds([(Topic.SEGMENTS, number) for number in range(partitions)])
+    async def _was_anything_told(self) -> bool:
+        bounds = await self.reader.bounds([*told_places({}, self.reader.partition_count)])
         return any(bound.end > bound.first for bound in bounds.values())
 
     # -- the Faust application ---------------------------------------------------------------------------------------
@@ -329,11 +329,9 @@ class Worker:
     def _partition_of(self, key: str) -> int:
         return partition_of(key.encode(), self.partitions)
 
-    async def _read_told(self, told: Mapping[str, int]) -> AsyncIterator[Record]:
-        count = self.reader.partition_count(Topic.SEGMENTS)
-        starts = {(Topic.SEGMENTS, number): told.get(str(number), 0) for number in range(count)}
-        async for _, record in self.reader.read(starts):
-            yield record
+    async def _read_told(self, told: Mapping[str, int]) -> AsyncIterator[tuple[Topic, Record]]:
+        async for topic, record in self.reader.read(told_places(told, self.reader.partition_count)):
+            yield topic, record
 
     async def bounds(self, partition: int, topics: Sequence[Topic]) -> dict[Topic, LogPosition]:
         """Where the log begins and ends in this partition of the topics."""

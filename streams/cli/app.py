@@ -286,6 +286,7 @@ def send_engagement(
 
 @app.command()
 def watch(
+    risks: Annotated[bool, typer.Option("--risks", help="Changes of churn risk instead of segments.")] = False,
     from_beginning: Annotated[
         bool, typer.Option("--from-beginning", help="First all changes that the log still has.")
     ] = False,
@@ -296,7 +297,7 @@ def watch(
     from streams.cli.running import run
     from streams.cli.watch import run_watch
 
-    run(run_watch(from_beginning=from_beginning, limit=limit, as_json=json))
+    run(run_watch(risks=risks, from_beginning=from_beginning, limit=limit, as_json=json))
 
 
 @app.command()

@@ -12,7 +12,7 @@ from rich.text import Text
 from segmentation.segments import Segment
 from streams.capacity import PERIOD_DAYS, read_capacity
 from streams.cdnow import Line, data_file, read_lines
-from streams.changes import ChangeData
+from streams.changes import ChangeData, RiskData
 from streams.cli.capacity import show_segments_and_roles
 from streams.cli.console import escape, out, segment
 from streams.cli.explain import show_explanation
@@ -21,7 +21,7 @@ from streams.cli.local import Local, local_installation
 from streams.cli.replay import progress_display, replay_lines
 from streams.cli.running import Connections, connected, partition_count
 from streams.cli.verify import show_findings
-from streams.cli.watch import change_line
+from streams.cli.watch import change_line, risk_line
 from streams.explain import explain
 from streams.oracle import verify
 from streams.replay import Progress
@@ -51,6 +51,7 @@ async def run_demo() -> None:
         await _play(local, connections, lines, story)
         story.show_matrix()
         await _show_capacity(local, connections)
+        await _show_risk(connections)
         await _explain_displaced(local, connections, story)
         await _prove(local, connections)
     out.print(f"\nAll of it took {time.monotonic() - started:.0f} s, and nothing is left behind.")
@@ -184,6 +185,22 @@ def _samples(changes: list[ChangeData]) -> Iterator[ChangeData]:
 async def _show_capacity(local: Local, connections: Connections) -> None:
     out.print(f"\nwhat the accounts ask of the team, by the policy's strategies; moved: in the last {PERIOD_DAYS} days")
     show_segments_and_roles(await read_capacity(local.settings, local.policy, *connections))
+
+
+async def _show_risk(connections: Connections) -> None:
+    """The flag behind which most money is."""
+    reader, most, counts = connections.reader, None, Counter[str]()
+    partitions = range(reader.partition_count(Topic.CHURN_RISK))
+    async for _, record in reader.read({(Topic.CHURN_RISK, number): 0 for number in partitions}):
+        change = RiskData.model_validate_json(record.value or b"")
+        if change.mode != "backfill":
+            counts[change.current_level] += 1
+            if most is None or change.revenue_at_risk_minor > most.revenue_at_risk_minor:
+                most = change
+    if most is not None:
+        raised = f"{counts['watch']:,} to watch, {counts['high']:,} to high, {counts['low']:,} back to low"
+        out.print(f"\nchurn risk changed meanwhile: {raised}. The one with the most at stake:")
+        out.print(Text("  ").append_text(risk_line(most)))
 
 
 async def _explain_displaced(local: Local, connections: Connections, story: _Story) -> None:

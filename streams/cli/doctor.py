@@ -191,6 +191,15 @@ async def _state(redis: Redis, settings: Settings, policy: Policy | None) -> lis
         differences = "; ".join(policy.differences(founding.policy))
         return [Found("state", "wrong", f"made with another policy (state -> this one): {differences}")]
     found = [Found("state", "ok", f"schema {founding.schema_version}, {founding.partitions} partitions, this policy")]
+    if policy is not None and policy.model is None:
+        found.append(
+            Found(
+                "risk",
+                "warning",
+                "the policy has no [model], so churn risk is scored by what others' accounts do; once yours have "
+                "bought for a while: `resegment fit --from-log`",
+            )
+        )
     theirs = founding.strategies
     if policy is not None and theirs is not None and theirs != policy.canonical_strategies():
         differences = "; ".join(policy.strategy_differences(theirs))

@@ -7,7 +7,7 @@ from rich.text import Text
 from streams.cli.console import escape, out, print_json, segment
 from streams.cli.running import connected, partition_count, read_policy, read_settings
 from streams.cli.watch import change_line, money
-from streams.explain import Explanation, explain
+from streams.explain import Explanation, RiskExplanation, explain
 
 
 async def run_explain(account: str, *, policy: Path | None, as_json: bool) -> None:
@@ -60,10 +60,27 @@ def _facts(found: Explanation) -> list[tuple[str, str]]:
         facts.append(("to move up", f"{money(found.to_next_tier_up_minor)} more"))
     if found.to_next_tier_down_minor is not None:
         facts.append(("to move down", f"{money(found.to_next_tier_down_minor)} less"))
+    if found.risk is not None:
+        facts.extend(_risk_facts(found.risk, currency))
     if found.playbook is not None:
         facts.append(("role", f"{escape(found.playbook.role)}, {escape(found.playbook.motion)}"))
         facts.append(("next step", escape(found.playbook.next_step)))
     facts.extend((escape(name), escape(str(value))) for name, value in found.profile.items())
+    return facts
+
+
+def _risk_facts(risk: RiskExplanation, currency: str) -> list[tuple[str, str]]:
+    whose = "" if risk.is_calibrated else ", uncalibrated: see `resegment fit`"
+    chance = f"{risk.score:.0f} % that nothing is bought in {risk.horizon_days} days{whose}"
+    facts = [
+        ("risk", f"{escape(risk.level)}: {chance}"),
+        ("because", escape("; ".join(risk.reasons))),
+        ("at risk", f"{money(risk.revenue_at_risk_minor)} {currency}"),
+    ]
+    if risk.next_level is not None and risk.next_level_on is not None:
+        facts.append(
+            ("risk rises", f"to {escape(risk.next_level)} on {escape(risk.next_level_on)} if nothing is bought")
+        )
     return facts
 
 

@@ -6,7 +6,9 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from segmentation.account import NEVER
+from segmentation.buying import KEPT_DAYS
 from segmentation.policy import ALL, Policy
+from segmentation.risk import RiskRules
 from streams.snapshot import ShardState, Snapshot
 from streams.topics import ACCOUNT_INPUTS, EVENT_TOPICS, Topic
 
@@ -107,6 +109,7 @@ class Database:
 
     def load_policy(self, policy: Policy) -> None:
         """The rules, and the exact ratios of the currencies."""
+        rules = RiskRules.of(policy)
         self.insert(
             "rules",
             [
@@ -117,9 +120,14 @@ class Database:
                     policy.basis == "revenue",
                     policy.base_currency,
                     ALL,
+                    *rules.model,
+                    rules.horizon_days,
+                    KEPT_DAYS,
                 )
             ],
         )
+        risk = policy.risk
+        self.insert("risk_boundaries", [(score, score - risk.band) for score in (risk.watch, risk.high)])
         self.insert("boundaries", [(share_bp,) for share_bp in policy.boundaries])
         converter = policy.converter()
         self.insert(
@@ -165,6 +173,26 @@ class Database:
                 for member in members.values()
             ),
             "SELECT c1, c2, c3, c4, c5::HUGEINT, c6, c7, c8, c9 FROM part",
+        )
+
+        self.insert(
+            "risks",
+            (
+                (
+                    member.account_id,
+                    risk.first_day,
+                    risk.last_day,
+                    risk.days_bought,
+                    str(risk.level),
+                    str(risk.told_level),
+                    risk.sequence,
+                    risk.effective_at_us,
+                )
+                for shard in snapshot.ranking_shards
+                for members in shard.populations.values()
+                for member in members.values()
+                if (risk := member.risk) is not None
+            ),
         )
 
     def load_progress(
@@ -214,8 +242,8 @@ class Database:
             "completeness",
             [
                 tuple(
-                    not any(first for (topic, _), first in firsts.items() if topic is wanted)
-                    for wanted in (Topic.DEAD_LETTERS, Topic.SEGMENT_CHANGES)
+                    not any(first for (topic, _), first in firsts.items() if topic in wanted)
+                    for wanted in ((Topic.DEAD_LETTERS,), (Topic.SEGMENT_CHANGES, Topic.CHURN_RISK))
                 )
             ],
         )

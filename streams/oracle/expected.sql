@@ -130,15 +130,71 @@ FROM judged
 LEFT JOIN levels USING (population, revenue_minor)
 WHERE judged.day > 0;
 
+-- How each account has bought, and the levels of risk that are allowed: with a band, or where the shards' clocks show
+-- different days, there may be several. Which account has which is decided on a day between the first that a clock shows
+-- and its own shard's.
+CREATE TABLE rhythms AS
+WITH bought AS (
+    SELECT
+        account_id, shard, revenue_day,
+        max(revenue_day) OVER (PARTITION BY account_id) - rules.kept_days < revenue_day AS is_kept
+    FROM events
+    CROSS JOIN rules
+    WHERE topic = 'purchases' AND NOT is_refund
+)
+SELECT
+    bought.account_id,
+    any_value(account_shards.day) AS day,
+    min(revenue_day) AS first_day,
+    max(revenue_day) AS last_day,
+    count(DISTINCT revenue_day) AS days_bought
+FROM bought
+JOIN account_shards USING (shard)
+JOIN expected USING (account_id, shard)
+WHERE is_kept AND revenue_day <= account_shards.day AND expected.is_certain
+GROUP BY bought.account_id;
+
+CREATE TABLE allowed_levels AS
+WITH days AS (
+    SELECT account_id, unnest(list_distinct([greatest(first_clock_day, last_day), day])) AS on_day
+    FROM rhythms
+    CROSS JOIN (SELECT min(day) AS first_clock_day FROM account_shards WHERE day > 0)
+),
+scores AS (
+    SELECT
+        account_id,
+        score_of(days_bought, last_day - first_day, on_day - first_day, r, alpha_days, a, b, horizon_days) AS score
+    FROM days
+    JOIN rhythms USING (account_id)
+    CROSS JOIN rules
+)
+SELECT
+    account_id,
+    min(score) AS score,
+    min(surely) AS lowest,
+    max(perhaps) AS highest
+FROM (
+    SELECT
+        account_id,
+        scores.score,
+        count(*) FILTER (scores.score >= risk_boundaries.score + 1e-9) AS surely,
+        count(*) FILTER (scores.score >= risk_boundaries.lower_score - 1e-9) AS perhaps
+    FROM scores
+    CROSS JOIN risk_boundaries
+    GROUP BY account_id, scores.score
+)
+GROUP BY account_id;
+
 -- The changes, each once, as the log has them first.
 CREATE TABLE told AS
 SELECT
+    subject,
     account_id,
     sequence,
     unnest(arg_min({
         'log_offset': log_offset,
-        'previous_segment': previous_segment,
-        'current_segment': current_segment,
+        'previous': previous,
+        'current': current,
         'effective_at_us': effective_at_us,
         'fingerprint': fingerprint
     }, log_offset)),
@@ -146,27 +202,35 @@ SELECT
     count(DISTINCT part) AS parts
 FROM changes
 WHERE account_id IS NOT NULL AND sequence IS NOT NULL
-GROUP BY account_id, sequence;
+GROUP BY subject, account_id, sequence;
 
 CREATE TABLE last_told AS
 SELECT
+    subject,
     account_id,
     unnest(arg_max({
         'sequence': sequence,
-        'current_segment': current_segment,
+        'current': current,
         'effective_at_us': effective_at_us,
         'fingerprint': fingerprint
     }, sequence))
 FROM told
-GROUP BY account_id;
+GROUP BY subject, account_id;
 
 CREATE TABLE last_compacted AS
 SELECT
+    subject,
     key AS account_id,
     unnest(arg_max({
         'sequence': sequence,
-        'current_segment': current_segment,
+        'current': current,
         'fingerprint': fingerprint
     }, log_offset))
 FROM compacted
-GROUP BY key;
+GROUP BY subject, key;
+
+-- What the ranking stage takes for told last.
+CREATE TABLE known_told AS
+SELECT 'segment' AS subject, account_id, sequence, segment AS current, effective_at_us FROM members WHERE sequence > 0
+UNION ALL
+SELECT 'risk', account_id, sequence, told_level, effective_at_us FROM risks WHERE sequence > 0;

@@ -152,6 +152,58 @@ def told(database: Database) -> Iterator[Row]:
     """)
 
 
+# -- risk --------------------------------------------------------------------------------------------------
+
+
+def rhythm(database: Database) -> Iterator[Row]:
+    """The ranking stage knows how often each account has bought, counted by days, and when first and last."""
+    return database.rows("""
+        SELECT account_id, expected, found
+        FROM (
+            SELECT
+                account_id,
+                CASE WHEN rhythms.account_id IS NULL THEN 'nothing'
+                    ELSE concat(rhythms.days_bought, ' days, ', rhythms.first_day, ' to ', rhythms.last_day) END
+                    AS expected,
+                CASE WHEN risks.account_id IS NULL THEN 'nothing'
+                    ELSE concat(risks.days_bought, ' days, ', risks.first_day, ' to ', risks.last_day) END AS found
+            FROM rhythms
+            FULL JOIN (SELECT * FROM risks WHERE days_bought > 0) AS risks USING (account_id)
+            JOIN judged USING (account_id)
+            WHERE judged.day > 0 AND judged.is_certain
+        )
+        WHERE expected <> found
+        ORDER BY account_id
+    """)
+
+
+def risk_level(database: Database) -> Iterator[Row]:
+    """An account's level of risk is one that its score and the band allow."""
+    return database.rows("""
+        SELECT
+            account_id,
+            concat(
+                array_to_string(list_slice(['low', 'watch', 'high'], lowest + 1, highest + 1), ' or '),
+                ' with ', round(score, 6)
+            ),
+            level
+        FROM risks
+        JOIN allowed_levels USING (account_id)
+        WHERE NOT list_contains(list_slice(['low', 'watch', 'high'], lowest + 1, highest + 1), level)
+        ORDER BY account_id
+    """)
+
+
+def risk_told(database: Database) -> Iterator[Row]:
+    """The world was told the level of risk that an account has; `low` where it was told nothing."""
+    return database.rows("""
+        SELECT account_id, level, told_level
+        FROM risks
+        WHERE level <> told_level AND days_bought > 0
+        ORDER BY account_id
+    """)
+
+
 # -- changes -----------------------------------------------------------------------------------------------
 
 
@@ -159,22 +211,23 @@ def change_identity(database: Database) -> Iterator[Row]:
     """Every record of the changes can be read, and its key and `ce_id` say what its data say."""
     return database.rows("""
         SELECT
-            concat('segment-changes[', part, ']'),
+            concat(subject, ' changes[', part, ']'),
             coalesce(concat(account_id, ':', sequence), 'a change of an account'),
             concat('offset ', log_offset, ' with key ', key, ' and id ', ce_id)
         FROM changes
-        WHERE account_id IS NULL OR sequence IS NULL OR current_segment IS NULL OR effective_at_us IS NULL
+        WHERE account_id IS NULL OR sequence IS NULL OR current IS NULL OR effective_at_us IS NULL
             OR key IS DISTINCT FROM account_id OR ce_id IS DISTINCT FROM concat(account_id, ':', sequence)
-        ORDER BY part, log_offset
+        ORDER BY subject, part, log_offset
     """)
 
 
 def chain(database: Database) -> Iterator[Row]:
     """An account's changes have the sequences 1, 2, 3, ... without a gap, and appear first in this order."""
     return database.rows("""
-        SELECT account_id, concat('sequence ', expected), concat('sequence ', sequence)
+        SELECT concat(subject, ' of ', account_id), concat('sequence ', expected), concat('sequence ', sequence)
         FROM (
             SELECT
+                subject,
                 account_id,
                 sequence,
                 CASE
@@ -184,34 +237,39 @@ def chain(database: Database) -> Iterator[Row]:
                 END AS expected
             FROM (
                 SELECT
+                    subject,
                     account_id,
                     sequence,
-                    lag(sequence) OVER (PARTITION BY account_id ORDER BY log_offset) AS before
+                    lag(sequence) OVER (PARTITION BY subject, account_id ORDER BY log_offset) AS before
                 FROM told
             )
             CROSS JOIN completeness
         )
         WHERE sequence <> expected
-        ORDER BY account_id, sequence
+        ORDER BY subject, account_id, sequence
     """)
 
 
 def links(database: Database) -> Iterator[Row]:
-    """A change begins with the segment that the one before it ended with, and the first one with none."""
+    """A change begins with what the one before it ended with, the first one with no segment, or with low risk."""
     return database.rows("""
         SELECT
-            concat(account_id, ':', sequence),
+            concat(subject, ' of ', account_id, ':', sequence),
             concat('from ', coalesce(before, 'nothing')),
-            concat('from ', coalesce(previous_segment, 'nothing'))
+            concat('from ', coalesce(previous, 'nothing'))
         FROM (
-            SELECT *, lag(current_segment) OVER (PARTITION BY account_id ORDER BY sequence) AS before
-            FROM told
+            SELECT
+                * EXCLUDE (before),
+                CASE WHEN before IS NULL AND sequence = 1 AND subject = 'risk' THEN 'low' ELSE before END AS before
+            FROM (
+                SELECT *, lag(current) OVER (PARTITION BY subject, account_id ORDER BY sequence) AS before
+                FROM told
+            )
         )
-        CROSS JOIN completeness
         WHERE (before IS NOT NULL OR sequence = 1) AND (
-            previous_segment IS DISTINCT FROM before OR current_segment IS NOT DISTINCT FROM before
+            previous IS DISTINCT FROM before OR current IS NOT DISTINCT FROM before
         )
-        ORDER BY account_id, sequence
+        ORDER BY subject, account_id, sequence
     """)
 
 
@@ -219,15 +277,15 @@ def effective_order(database: Database) -> Iterator[Row]:
     """`effective_at` never goes back within an account."""
     return database.rows("""
         SELECT
-            concat(account_id, ':', sequence),
+            concat(subject, ' of ', account_id, ':', sequence),
             concat('not before ', make_timestamp(before)),
             make_timestamp(effective_at_us)::VARCHAR
         FROM (
-            SELECT *, lag(effective_at_us) OVER (PARTITION BY account_id ORDER BY sequence) AS before
+            SELECT *, lag(effective_at_us) OVER (PARTITION BY subject, account_id ORDER BY sequence) AS before
             FROM told
         )
         WHERE effective_at_us < before
-        ORDER BY account_id, sequence
+        ORDER BY subject, account_id, sequence
     """)
 
 
@@ -235,55 +293,55 @@ def republished(database: Database) -> Iterator[Row]:
     """A change that is in the log twice is the same, byte for byte, in the same partition."""
     return database.rows("""
         SELECT
-            concat(account_id, ':', sequence),
+            concat(subject, ' of ', account_id, ':', sequence),
             '1 form',
             concat(variants, ' forms in ', parts, ' partitions')
         FROM told
         WHERE variants > 1 OR parts > 1
-        ORDER BY account_id, sequence
+        ORDER BY subject, account_id, sequence
     """)
 
 
 def last_change(database: Database) -> Iterator[Row]:
     """The last change of an account in the log is the one that the ranking stage knows as told last."""
     return database.rows("""
-        SELECT account_id, expected, found
+        SELECT concat(subject, ' of ', account_id), expected, found
         FROM (
             SELECT
+                subject,
                 account_id,
                 CASE WHEN last_told.sequence IS NULL THEN 'nothing' ELSE concat(
-                    last_told.sequence, ' ', last_told.current_segment,
-                    ' ', make_timestamp(last_told.effective_at_us)
+                    last_told.sequence, ' ', last_told.current, ' ', make_timestamp(last_told.effective_at_us)
                 ) END AS expected,
-                CASE WHEN coalesce(members.sequence, 0) = 0 THEN 'nothing' ELSE concat(
-                    members.sequence, ' ', members.segment,
-                    ' ', make_timestamp(members.effective_at_us)
+                CASE WHEN known_told.sequence IS NULL THEN 'nothing' ELSE concat(
+                    known_told.sequence, ' ', known_told.current, ' ', make_timestamp(known_told.effective_at_us)
                 ) END AS found
             FROM last_told
-            FULL JOIN members USING (account_id)
+            FULL JOIN known_told USING (subject, account_id)
         )
         CROSS JOIN completeness
         WHERE expected <> found AND (expected <> 'nothing' OR are_changes_complete)
-        ORDER BY account_id
+        ORDER BY subject, account_id
     """)
 
 
 def compacted(database: Database) -> Iterator[Row]:
     """The compacted topic's latest of each account is what the ranking stage told last."""
     return database.rows("""
-        SELECT account_id, expected, found
+        SELECT concat(subject, ' of ', account_id), expected, found
         FROM (
             SELECT
+                subject,
                 account_id,
-                CASE WHEN coalesce(members.sequence, 0) = 0 THEN 'nothing'
-                    ELSE concat(members.sequence, ' ', members.segment) END AS expected,
+                CASE WHEN known_told.sequence IS NULL THEN 'nothing'
+                    ELSE concat(known_told.sequence, ' ', known_told.current) END AS expected,
                 CASE WHEN last_compacted.account_id IS NULL THEN 'nothing'
-                    ELSE concat(last_compacted.sequence, ' ', last_compacted.current_segment) END AS found
-            FROM members
-            FULL JOIN last_compacted USING (account_id)
+                    ELSE concat(last_compacted.sequence, ' ', last_compacted.current) END AS found
+            FROM known_told
+            FULL JOIN last_compacted USING (subject, account_id)
         )
         WHERE expected <> found
-        ORDER BY account_id
+        ORDER BY subject, account_id
     """)
 
 
@@ -291,13 +349,13 @@ def compacted_bytes(database: Database) -> Iterator[Row]:
     """The compacted topic's latest of each account is its last change, byte for byte."""
     return database.rows("""
         SELECT
-            account_id,
+            concat(subject, ' of ', account_id),
             concat('the bytes of change ', last_told.sequence),
             concat('others, for ', last_compacted.sequence)
         FROM last_told
-        JOIN last_compacted USING (account_id)
+        JOIN last_compacted USING (subject, account_id)
         WHERE last_told.fingerprint <> last_compacted.fingerprint
-        ORDER BY account_id
+        ORDER BY subject, account_id
     """)
 
 
@@ -367,6 +425,9 @@ INVARIANTS: tuple[Invariant, ...] = (
     standing,
     segment,
     told,
+    rhythm,
+    risk_level,
+    risk_told,
     change_identity,
     chain,
     links,

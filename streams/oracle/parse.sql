@@ -57,19 +57,23 @@ SELECT
     fields[1] AS account_id,
     fields[2] AS population,
     try_cast(fields[3] AS BIGINT) AS sequence,
-    fields[4] AS previous_segment,
-    fields[5] AS current_segment,
-    epoch_us(try_cast(fields[6] AS TIMESTAMP)) AS effective_at_us
+    CASE subject WHEN 'risk' THEN fields[6] ELSE fields[4] END AS previous,
+    CASE subject WHEN 'risk' THEN fields[7] ELSE fields[5] END AS current,
+    epoch_us(try_cast(fields[8] AS TIMESTAMP)) AS effective_at_us
 FROM (
-    SELECT *, CASE WHEN json_valid(payload) THEN json_extract_string(payload, [
-        '$.account_id', '$.population', '$.sequence', '$.previous_segment', '$.current_segment', '$.effective_at'
-    ]) END AS fields
+    SELECT
+        CASE WHEN topic IN ('churn-risk', 'risks') THEN 'risk' ELSE 'segment' END AS subject,
+        *,
+        CASE WHEN json_valid(payload) THEN json_extract_string(payload, [
+            '$.account_id', '$.population', '$.sequence', '$.previous_segment', '$.current_segment',
+            '$.previous_level', '$.current_level', '$.effective_at'
+        ]) END AS fields
     FROM raw_changes
 );
 
-INSERT INTO changes SELECT * EXCLUDE (topic) FROM parsed_changes WHERE topic = 'segment-changes';
+INSERT INTO changes SELECT * EXCLUDE (topic) FROM parsed_changes WHERE topic IN ('segment-changes', 'churn-risk');
 
-INSERT INTO compacted SELECT * EXCLUDE (topic) FROM parsed_changes WHERE topic = 'segments';
+INSERT INTO compacted SELECT * EXCLUDE (topic) FROM parsed_changes WHERE topic IN ('segments', 'risks');
 
 DROP TABLE parsed_changes;
 

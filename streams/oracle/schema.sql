@@ -4,8 +4,9 @@
 -- The policy.
 CREATE TABLE rules (
     window_days INTEGER, new_start_days INTEGER, band_bp INTEGER, by_revenue BOOLEAN, base_currency VARCHAR,
-    default_population VARCHAR
+    default_population VARCHAR, r DOUBLE, alpha_days DOUBLE, a DOUBLE, b DOUBLE, horizon_days INTEGER, kept_days INTEGER
 );
+CREATE TABLE risk_boundaries (score DOUBLE, lower_score DOUBLE);
 CREATE TABLE boundaries (share_bp INTEGER);
 CREATE TABLE rates (currency VARCHAR, numerator HUGEINT, denominator HUGEINT);
 
@@ -18,6 +19,10 @@ CREATE TABLE inputs (
 CREATE TABLE accounts (
     account_id VARCHAR, shard INTEGER, day INTEGER, first_purchase_day INTEGER, revenue_minor HUGEINT,
     is_announced BOOLEAN
+);
+CREATE TABLE risks (
+    account_id VARCHAR, first_day INTEGER, last_day INTEGER, days_bought INTEGER, level VARCHAR, told_level VARCHAR,
+    sequence BIGINT, effective_at_us BIGINT
 );
 CREATE TABLE members (
     account_id VARCHAR, ranking_shard INTEGER, population VARCHAR, stage VARCHAR, revenue_minor HUGEINT,
@@ -38,9 +43,10 @@ CREATE TABLE records (
     topic VARCHAR, shard INTEGER, log_offset BIGINT, is_dead BOOLEAN, account_id VARCHAR, event_id VARCHAR,
     revenue_day INTEGER, amount_minor HUGEINT, is_refund BOOLEAN
 );
+-- Of segments and of risk: "subject" says of which, "previous" and "current" are segments or levels.
 CREATE TABLE changes (
-    part INTEGER, log_offset BIGINT, key VARCHAR, ce_id VARCHAR, input_offset BIGINT, fingerprint VARCHAR,
-    account_id VARCHAR, population VARCHAR, sequence BIGINT, previous_segment VARCHAR, current_segment VARCHAR,
+    subject VARCHAR, part INTEGER, log_offset BIGINT, key VARCHAR, ce_id VARCHAR, input_offset BIGINT,
+    fingerprint VARCHAR, account_id VARCHAR, population VARCHAR, sequence BIGINT, previous VARCHAR, current VARCHAR,
     effective_at_us BIGINT
 );
 CREATE TABLE compacted AS SELECT * FROM changes;
@@ -77,4 +83,11 @@ CREATE MACRO stage_of(first_purchase_day, on_day, new_start_days) AS (
         WHEN on_day - first_purchase_day < new_start_days THEN 'new_start'
         ELSE 'established'
     END
+);
+
+-- The probability, in percent, that who bought on so many days, so long apart, buys nothing in the horizon: MBG/NBD.
+CREATE MACRO score_of(days_bought, recency, age, r, alpha, a, b, horizon) AS (
+    100 * (1 - (1 - pow((alpha + age) / (alpha + age + horizon), r + days_bought - 1)) / (
+        1 + a / (b + days_bought - 1) * pow((alpha + age) / (alpha + recency), r + days_bought - 1)
+    ))
 );

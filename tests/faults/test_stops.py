@@ -9,6 +9,7 @@ import pytest
 import segmentation
 from segmentation.policy import Policy
 from state.keys import StageName, founding_key, shard_keys
+from state.shard_store import SCHEMA_VERSION
 from streams.embedded import Embedded
 from streams.log import LogReader
 from streams.topics import Topic
@@ -125,7 +126,7 @@ CASES: list[tuple[Spoil, int, list[str]]] = [
     (lose_everything, 1, ["lost its data", "--rebuild"]),
     (lose_one_shard, 1, ["the store lost data", "accounts shard 1"]),
     (change_the_policy, 2, ["the policy differs", "window_days: 365 -> 300"]),
-    (write_a_later_schema, 2, ["schema 99", "this program reads 1"]),
+    (write_a_later_schema, 2, ["schema 99", f"this program reads {SCHEMA_VERSION}"]),
     (cut_the_log, 1, ["but the log ends at 0", "--rebuild"]),
     (cut_a_partition, 2, ["made for 2 partitions, the topics have 1"]),
 ]

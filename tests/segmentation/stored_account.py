@@ -5,6 +5,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
 
 from segmentation.account import NEVER, NO_DAY, Account, Profile, Reason, entry_id_of
+from segmentation.buying import PurchaseDays
 from segmentation.events import MICROSECONDS_PER_DAY, Engagement, Event, Purchase, Signup
 from segmentation.ledger import Ledger
 from segmentation.policy import Policy
@@ -34,6 +35,12 @@ def by_definition(events: Iterable[Event], day: int, policy: Policy) -> Standing
     else:
         stage = Stage.ESTABLISHED
     return Standing(stage, revenue, first_purchase_day)
+
+
+def rhythm_by_definition(events: Iterable[Event], day: int) -> tuple[int, int] | None:
+    """How often the account had bought by a day, counted by days, and the last of them; None if it had not."""
+    days = {e.day for e in events if isinstance(e, Purchase) and not e.is_refund and e.day <= day}
+    return (len(days), max(days)) if days else None
 
 
 class StoredAccount:
@@ -93,6 +100,7 @@ class StoredAccount:
             due_day=old.due_day,
             version=old.version,
             announced=old.announced,
+            purchase_days=PurchaseDays(old.purchase_days.first_day, old.purchase_days.bits),
             history=self.history.reopen(),
         )
         assert old.profile is not None
@@ -104,6 +112,12 @@ class StoredAccount:
         """What the account says it is, however long ago it was looked at."""
         account = self.account
         return Standing(account.stage(self.policy.new_start_days), account.revenue_minor, account.first_purchase_day)
+
+    @property
+    def rhythm(self) -> tuple[int, int] | None:
+        """As `rhythm_by_definition`, of what the account knows, as of the day that it was looked at."""
+        history = self.account.purchase_days.history(self.account.day)
+        return (history.repeats + 1, self.account.day - history.silent_days) if history else None
 
     def _save(self) -> None:
         assert self.account.engagements is not None

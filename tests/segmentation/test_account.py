@@ -33,6 +33,7 @@ from tests.segmentation.stored_account import (
     engagement,
     instant_of,
     purchase,
+    rhythm_by_definition,
     signup,
 )
 
@@ -113,6 +114,7 @@ def test_after_every_batch_an_account_is_what_its_events_and_the_day_say(
         stored.take(batch)
         told += batch
         assert stored.standing == by_definition(told, stored.day, policy)
+        assert stored.rhythm == rhythm_by_definition(told, stored.day)
         assert stored.account.version == bool(told) + sum(isinstance(event, Purchase) for event in told)
         for _ in range(rng.choice((0, 0, 1, 2))):
             stored.tick(stored.day + rng.choice((1, 1, 1, 2, 5, 13)))
@@ -132,6 +134,7 @@ def test_the_clock_that_looks_only_when_an_account_is_due_misses_nothing(
     for day in range(1, LAST_DAY + policy.window_days + policy.new_start_days + 2):
         stored.tick(day)
         assert stored.standing == by_definition(told, day, policy), f"on day {day}"
+        assert stored.rhythm == rhythm_by_definition(told, day), f"on day {day}"
         if batches and rng.random() < 0.3:
             batch = batches.pop()
             stored.take(batch)
@@ -155,7 +158,8 @@ def test_order_duplicates_and_cuts_leave_no_trace(
         stored.take([])
         stored.tick(last_day)
         assert stored.account.profile is not None
-        ends.append((stored.standing, stored.account.profile.fields))
+        days = stored.account.purchase_days
+        ends.append((stored.standing, stored.account.profile.fields, days.first_day, days.bits))
     assert ends[0] == ends[1]
 
 
@@ -190,13 +194,13 @@ def test_the_reason_of_a_due_day_tells_what_changed(events: list[Event], policy:
     stored.take(delivered)
     daily.take(delivered)
     while stored.day < LAST_DAY + 20:
-        before, passed = stored.standing, set()
+        before, rhythm, passed = stored.standing, stored.rhythm, set()
         reason = stored.tick(stored.day + rng.choice((1, 1, 3, 11)))
         after = stored.standing
         for day in range(daily.day + 1, stored.day + 1):
             daily.tick(day)
-            passed.add(daily.standing)
-        assert reason is not None or passed == {before}
+            passed.add((daily.standing, daily.rhythm))
+        assert reason is not None or passed == {(before, rhythm)}
         if before.stage is not after.stage:
             came = before.stage is Stage.PROSPECT
             assert reason is (Reason.REVENUE_DUE if came else Reason.GRADUATED)

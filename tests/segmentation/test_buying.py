@@ -1,9 +1,11 @@
 """From purchases to the few numbers that the model looks at."""
 
+import random
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segmentation.buying import BuyingHistory, buying_history
+from segmentation.buying import KEPT_DAYS, BuyingHistory, PurchaseDays, buying_history
 from segmentation.events import MICROSECONDS_PER_DAY, Purchase
 
 
@@ -56,3 +58,18 @@ def test_order_does_not_matter_and_the_numbers_agree(entries: list[tuple[int, in
     )
     signed = [(day, -amount if refund else amount) for day, amount, refund in entries]
     assert history.repeat_revenue_minor == sum(amount for day, amount in signed if days[0] < day <= 40)
+
+
+@given(
+    st.lists(st.integers(0, 65_534) | st.integers(20_000, 20_100), max_size=40), st.integers(0, 65_534), st.randoms()
+)
+def test_purchase_days_are_the_set_of_them(days: list[int], on: int, rng: random.Random) -> None:
+    """In any order, with repetitions; but for what lies ten years before the newest of all."""
+    kept = sorted({day for day in days if day > max(days) - KEPT_DAYS})
+    held = PurchaseDays()
+    for day in rng.sample([*days, *days[:5]], len(days) + len(days[:5])):
+        held.add(day)
+    known = [day for day in kept if day <= on]
+    expected = BuyingHistory(len(known) - 1, known[-1] - known[0], on - known[0]) if known else None
+    assert held.history(on) == expected
+    assert held.next_after(on) == next((day for day in kept if day > on), None)

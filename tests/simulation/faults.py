@@ -9,7 +9,7 @@ import orjson
 from state.keys import StageName, founding_key, shard_keys
 from state.shard_store import NoSuchShard
 from streams.shard import CorruptState
-from streams.topics import ACCOUNT_INPUTS, Topic
+from streams.topics import ACCOUNT_INPUTS, TOLD_TOPICS, Topic
 from tests.simulation.loop import Process
 from tests.simulation.network import SLOW_SECONDS, Troubles
 from tests.simulation.store import Value
@@ -335,7 +335,8 @@ class Faults:
 
     def _compact(self) -> bool:
         for number in range(self._world.settings.partitions):
-            self._world.log.places[Topic.SEGMENTS, number].compact()
+            for topic in TOLD_TOPICS:
+                self._world.log.places[topic, number].compact()
         return True
 
     def _cut(self) -> bool:

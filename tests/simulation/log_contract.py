@@ -14,7 +14,7 @@ from streams.messages import Outgoing
 from streams.partitions import partition_of
 from streams.relay import Publisher
 from streams.shard import LogPosition
-from streams.topics import Topic
+from streams.topics import Topic, place_name
 
 PARTITIONS = 2
 PATIENCE_SECONDS = 30.0
@@ -71,9 +71,9 @@ class LogContract:
     async def test_a_publisher_says_how_far_the_compacted_topic_reaches(self, log: LogUnderTest) -> None:
         """The offset after the last record, not after what follows it: a marker of the transaction takes the next."""
         publisher = await _claimed(log, "a")
-        assert await publisher.publish(_some(log, b"0", b"1")) == {str(HOME): 2}
+        assert await publisher.publish(_some(log, b"0", b"1")) == {place_name(Topic.SEGMENTS, HOME): 2}
         await _until(lambda: _end(log, Topic.SEGMENTS), 3)
-        assert await publisher.publish(_some(log, b"2")) == {str(HOME): 4}
+        assert await publisher.publish(_some(log, b"2")) == {place_name(Topic.SEGMENTS, HOME): 4}
         assert [record.offset for record in await _records(log, Topic.SEGMENTS)] == [0, 1, 3]
         await publisher.close()
 

@@ -4,13 +4,14 @@
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import orjson
 
 from segmentation.account import NEVER
 from segmentation.policy import WHOLE_BP, Policy
+from segmentation.population import Member
 from streams.dead_letters import read_dead_letter
 from streams.messages import header
 from streams.snapshot import Snapshot
@@ -41,6 +42,8 @@ class Expected(NamedTuple):
     first_purchase_day: int
     revenue_minor: int
     stage: str
+    bought: tuple[int, ...]
+    """The days with a purchase up to `day`, in order."""
 
     @property
     def is_ranked(self) -> bool:
@@ -53,7 +56,9 @@ def wrongs(snapshot: Snapshot, log: SimulatedLog, policy: Policy) -> Iterator[Wr
     expected = _expected(snapshot, log, policy)
     yield from _accounts(snapshot, expected)
     yield from _segments(snapshot, expected, policy)
-    yield from _changes(snapshot, log)
+    yield from _risks(snapshot, expected, policy)
+    for chains in (SEGMENTS, RISKS):
+        yield from _changes(snapshot, log, chains)
     yield from _counters(snapshot, log)
 
 
@@ -71,6 +76,7 @@ def _expected(snapshot: Snapshot, log: SimulatedLog, policy: Policy) -> dict[str
         events.setdefault((meaning.account_id, topic, meaning.event_id), meaning)
         shards[meaning.account_id] = number
     firsts: dict[str, int] = defaultdict(lambda: NEVER)
+    bought: dict[str, set[int]] = defaultdict(set)
     revenues: dict[str, int] = defaultdict(int)
     days = {shard.partition: shard.day for shard in snapshot.account_shards}
     for (account_id, topic, _), meaning in events.items():
@@ -78,6 +84,8 @@ def _expected(snapshot: Snapshot, log: SimulatedLog, policy: Policy) -> dict[str
         if topic is Topic.PURCHASES:
             if not meaning.is_refund:
                 firsts[account_id] = min(firsts[account_id], meaning.day)
+                if meaning.day <= day:
+                    bought[account_id].add(meaning.day)
             if day - policy.window_days < meaning.day <= day:
                 revenues[account_id] += meaning.amount_minor
     return {
@@ -87,6 +95,7 @@ def _expected(snapshot: Snapshot, log: SimulatedLog, policy: Policy) -> dict[str
             firsts[account_id],
             revenues[account_id],
             _stage(firsts[account_id], days[shard], policy.new_start_days),
+            tuple(sorted(bought[account_id])),
         )
         for account_id, shard in shards.items()
     }
@@ -160,9 +169,80 @@ def _allowed(expected: Mapping[str, Expected], policy: Policy) -> dict[str, tupl
     return allowed
 
 
-def _changes(snapshot: Snapshot, log: SimulatedLog) -> Iterator[Wrong]:
+def _risks(snapshot: Snapshot, expected: Mapping[str, Expected], policy: Policy) -> Iterator[Wrong]:
+    members = {account_id: member for account_id, (member, _) in snapshot.members().items()}
+    first_day = min((about.day for about in expected.values() if about.day > 0), default=0)
+    for account_id in sorted(members):
+        about, risk = expected[account_id], members[account_id].risk
+        rhythm = (about.bought[0], about.bought[-1], len(about.bought)) if about.bought else None
+        known = (risk.first_day, risk.last_day, risk.days_bought) if risk and risk.days_bought else None
+        if known != rhythm:
+            yield Wrong("rhythm", account_id, rhythm, known)
+        elif risk is not None and rhythm is not None:
+            scores = [_score(about.bought, day, policy) for day in {max(first_day, rhythm[1]), about.day}]
+            allowed = [
+                level
+                for number, level in enumerate(("low", "watch", "high"))
+                if any(_may_be(number, score, policy) for score in scores)
+            ]
+            if risk.level not in allowed:
+                yield Wrong("risk_level", account_id, f"{allowed} with {scores}", str(risk.level))
+            if risk.told_level != risk.level:
+                yield Wrong("risk_told", account_id, str(risk.level), str(risk.told_level))
+
+
+def _score(bought: tuple[int, ...], day: int, policy: Policy) -> float:
+    """In percent, by the textbook."""
+    assert policy.model is not None
+    r, alpha, a, b = policy.model.buying
+    x, recency, age, horizon = len(bought) - 1, bought[-1] - bought[0], day - bought[0], policy.risk.horizon_days
+    alive = 1 / (1 + a / (b + x) * ((alpha + age) / (alpha + recency)) ** (r + x))
+    silent: float = ((alpha + age) / (alpha + age + horizon)) ** (r + x)
+    return float(100 * (1 - alive * (1 - silent)))
+
+
+def _may_be(level: int, score: float, policy: Policy) -> bool:
+    """With the band a level may be held down to a lower score than it is reached at."""
+    risk = policy.risk
+    boundaries = (risk.watch, risk.high)
+    reached = sum(score >= boundary - 1e-9 for boundary in boundaries)
+    held = sum(score >= boundary - risk.band - 1e-9 for boundary in boundaries)
+    surely = sum(score >= boundary + 1e-9 for boundary in boundaries)
+    return surely <= level <= max(reached, held)
+
+
+class Chains(NamedTuple):
+    """A kind of changes, and how a member knows of its own."""
+
+    changes: Topic
+    latest: Topic
+    previous: str
+    current: str
+    begins: str | None
+    told: Callable[[Member], tuple[int, str | None]]
+
+
+SEGMENTS = Chains(
+    Topic.SEGMENT_CHANGES,
+    Topic.SEGMENTS,
+    "previous_segment",
+    "current_segment",
+    None,
+    lambda member: (member.sequence, member.segment),
+)
+RISKS = Chains(
+    Topic.CHURN_RISK,
+    Topic.RISKS,
+    "previous_level",
+    "current_level",
+    "low",
+    lambda member: (member.risk.sequence, member.risk.told_level) if member.risk else (0, "low"),
+)
+
+
+def _changes(snapshot: Snapshot, log: SimulatedLog, kind: Chains) -> Iterator[Wrong]:
     chains: dict[str, list[tuple[dict[str, Any], Record]]] = defaultdict(list)
-    for record in all_records(log, Topic.SEGMENT_CHANGES):
+    for record in all_records(log, kind.changes):
         data = orjson.loads(record.value or b"null")
         account_id, sequence, chain = data["account_id"], data["sequence"], chains[data["account_id"]]
         if record.key != account_id.encode() or header(record.headers, "ce_id") != f"{account_id}:{sequence}":
@@ -175,23 +255,24 @@ def _changes(snapshot: Snapshot, log: SimulatedLog) -> Iterator[Wrong]:
             return
         else:
             before = chain[-1][0] if chain else None
-            if data["previous_segment"] != (before and before["current_segment"]) or (
-                data["previous_segment"] == data["current_segment"]
-            ):
-                yield Wrong("links", f"{account_id}:{sequence}", before and before["current_segment"], data)
+            previous = before[kind.current] if before else kind.begins
+            if data[kind.previous] != previous or data[kind.current] == previous:
+                yield Wrong("links", f"{account_id}:{sequence}", previous, data)
             if before and data["effective_at"] < before["effective_at"]:
                 yield Wrong("effective_order", f"{account_id}:{sequence}", before["effective_at"], data["effective_at"])
             chain.append((data, record))
-    latest = {(record.key or b"").decode(): record for record in all_records(log, Topic.SEGMENTS)}
+    latest = {(record.key or b"").decode(): record for record in all_records(log, kind.latest)}
     members = {account_id: member for account_id, (member, _) in snapshot.members().items()}
     for account_id in sorted(chains.keys() | latest.keys() | members.keys()):
         chain, member = chains[account_id], members.get(account_id)
+        if member is not None and not chain and account_id not in latest and kind.told(member) == (0, kind.begins):
+            continue
         if member is None or not chain or account_id not in latest:
             yield Wrong("last_change", account_id, "a member that was told of", (member, len(chain)))
             continue
         data, record = chain[-1]
-        if (data["sequence"], data["current_segment"]) != (member.sequence, member.segment):
-            yield Wrong("last_change", account_id, (member.sequence, member.segment), data)
+        if (data["sequence"], data[kind.current]) != kind.told(member):
+            yield Wrong("last_change", account_id, kind.told(member), data)
         if _bytes(record) != _bytes(latest[account_id]):
             yield Wrong("compacted_bytes", account_id, record.value, latest[account_id].value)
 

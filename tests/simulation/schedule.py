@@ -43,8 +43,24 @@ SQL_EVERY = 500
 _METAS = [shard_keys(PREFIX, StageName.ACCOUNTS, number).meta for number in range(PARTITIONS)]
 _SETTINGS = real_settings.Settings(redis_prefix=PREFIX)
 _POLICY = Policy.default()
+_MODEL = {
+    **{"r": 3.0, "alpha_days": 1.0, "a": 0.2, "b": 3.0, "p": 5, "q": 4, "gamma_minor": 1_000},
+    "fitted_at": "2026-01-01",
+    "accounts": 1,
+}
+_RISKS = [
+    {"horizon_days": 1, "watch": 40, "high": 70, "band": 0},
+    {"horizon_days": 1, "watch": 30, "high": 60, "band": 15},
+]
 _POLICIES = [
-    _POLICY.with_changes(basis=basis, band=band, window_days=window_days, new_start_days=new_start_days)
+    _POLICY.with_changes(
+        basis=basis,
+        band=band,
+        window_days=window_days,
+        new_start_days=new_start_days,
+        model=_MODEL,
+        risk=_RISKS[band > 0],
+    )
     for basis in ("revenue", "accounts")
     for band in (0, 2)
     for window_days, new_start_days in ((3, 1), (5, 2), (6, 0), (4, 6))

@@ -201,7 +201,7 @@ def _ranking(redis: SimulatedRedis, publisher: SimulatedPublisher, read_told: To
 
 
 async def _ranking_of_three(redis: SimulatedRedis) -> RankingShard:
-    async def nothing(_: Mapping[str, int]) -> AsyncIterator[Record]:
+    async def nothing(_: Mapping[str, int]) -> AsyncIterator[tuple[Topic, Record]]:
         return
         yield
 
@@ -300,9 +300,9 @@ def test_what_a_sleeper_decided_beside_the_world_is_taken_back() -> None:
     )
     waiting = [first_change("a", 2, 9, 1), letter, first_change("b", 2, 9, 1)]
 
-    async def read_told(_: Mapping[str, int]) -> AsyncIterator[Record]:
+    async def read_told(_: Mapping[str, int]) -> AsyncIterator[tuple[Topic, Record]]:
         for record in log.places[Topic.SEGMENTS, 0].read(0, 1)[0]:
-            yield record
+            yield Topic.SEGMENTS, record
 
     async def test(scene: Scene) -> None:
         log.append((Topic.SEGMENTS, 0), [told])

@@ -25,7 +25,7 @@ from streams.relay import Publisher
 from streams.shard import Batch as ShardBatch
 from streams.shard import CorruptState, LogPosition, Shard
 from streams.shard import Record as ShardRecord
-from streams.topics import ACCOUNT_INPUTS, Topic
+from streams.topics import ACCOUNT_INPUTS, Topic, told_places
 from streams.transport import Batch
 from streams.worker import WATCH_SECONDS, beginnings_of_shards
 from tests.simulation.log import Partition, Place, SimulatedLog, SimulatedPublisher, SimulatedReader
@@ -232,7 +232,7 @@ class Worker:
         while True:
             try:
                 numbers = range(world.settings.partitions)
-                bounds = await self.reader.bounds([(Topic.SEGMENTS, number) for number in numbers])
+                bounds = await self.reader.bounds([*told_places({}, self.reader.partition_count)])
                 was_told = any(bound.end > bound.first for bound in bounds.values())
                 if await founding.read_founding(redis, PREFIX) is None:
                     if was_told and not self._rebuild:
@@ -360,11 +360,9 @@ class Worker:
         self.world.log.changed()
         return {topic: self._seeks.get((topic, partition), 0) for topic in offsets}
 
-    async def _read_told(self, told: Mapping[str, int]) -> AsyncIterator[ShardRecord]:
-        count = self.reader.partition_count(Topic.SEGMENTS)
-        starts = {(Topic.SEGMENTS, number): told.get(str(number), 0) for number in range(count)}
-        async for _, record in self.reader.read(starts):
-            yield record
+    async def _read_told(self, told: Mapping[str, int]) -> AsyncIterator[tuple[Topic, ShardRecord]]:
+        async for topic, record in self.reader.read(told_places(told, self.reader.partition_count)):
+            yield topic, record
 
     def _new_shard(self, stage: StageName, partition: int) -> Shard:
         world, settings = self.world, self.world.settings

@@ -16,6 +16,7 @@ from segmentation.account import Account
 from segmentation.events import MICROSECONDS_PER_DAY
 from segmentation.money import Converter
 from segmentation.population import Member
+from segmentation.risk import Level, Risk
 from segmentation.segments import Segment
 from state.documents import decode_account, decode_member, encode_account, encode_member
 from state.founding import Founding
@@ -33,7 +34,7 @@ from streams.rest import unrest
 from streams.settings import Settings
 from streams.shard import LogPosition
 from streams.snapshot import AccountShardState, NoInstallation, Snapshot
-from streams.topics import EVENT_TOPICS, Topic
+from streams.topics import EVENT_TOPICS, TOLD_TOPICS, Topic
 from tests.streams.bad_records import BAD_RECORDS
 from tests.streams.installation import (
     GROWN,
@@ -257,6 +258,26 @@ def _told_otherwise(member: Member) -> None:
     member.segment = Segment.PROSPECT
 
 
+def _risk_of(member: Member) -> Risk:
+    assert member.risk is not None
+    return member.risk
+
+
+def _bought_less(member: Member) -> None:
+    _risk_of(member).days_bought += 1
+
+
+def _other_risk(member: Member) -> None:
+    risk = _risk_of(member)
+    risk.level = Level.LOW if risk.level is not Level.LOW else Level.HIGH
+
+
+def _risk_told(member: Member) -> None:
+    risk = _risk_of(member)
+    risk.told_level = Level.LOW if risk.told_level is not Level.LOW else Level.HIGH
+    risk.sequence += 1
+
+
 def _told_once_more(member: Member) -> None:
     member.sequence += 1
 
@@ -278,7 +299,10 @@ STATE_DAMAGES: dict[str, tuple[Damage, set[str]]] = {
     "a member told otherwise": (member_damage(_told_otherwise), {"told", "last_change", "compacted"}),
     "a member with a change more": (member_damage(_told_once_more), {"last_change", "compacted"}),
     "a member told at another time": (member_damage(_told_later), {"last_change"}),
-    "a member lost": (lost(StageName.RANKING), {"announced", "last_change", "compacted"}),
+    "a member lost": (lost(StageName.RANKING), {"announced", "last_change", "compacted", "rhythm"}),
+    "a purchase day forgotten": (member_damage(_bought_less), {"rhythm"}),
+    "a member at another risk": (member_damage(_other_risk), {"risk_level", "risk_told"}),
+    "a member whose risk was told otherwise": (member_damage(_risk_told), {"risk_told", "last_change", "compacted"}),
     "a member twice": (another_member, {"announced"}),
     "a record counted twice": (counted(Topic.PURCHASES, applied=1), {"consumed"}),
     "a tick not counted": (counted(Topic.TICKS, applied=-1), {"consumed"}),
@@ -585,7 +609,7 @@ CUTS: dict[str, dict[Topic, int]] = {
     "ticks and standings": {Topic.TICKS: 3, Topic.STANDINGS: 20},
     "dead letters": {Topic.DEAD_LETTERS: 2},
     "changes": {Topic.SEGMENT_CHANGES: 25},
-    "everything but the latest": dict.fromkeys(set(Topic) - {Topic.SEGMENTS}, 30),
+    "everything but the latest": dict.fromkeys(set(Topic) - {*TOLD_TOPICS}, 30),
 }
 
 

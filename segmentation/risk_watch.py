@@ -1,0 +1,93 @@
+"""The watch over accounts' risk: who is looked at when, and the changes of level that come of it."""
+
+import heapq
+from collections.abc import Iterable
+
+from segmentation.account import NEVER
+from segmentation.population import Member
+from segmentation.risk import Risk, RiskChange, RiskRules, Trigger
+
+
+class RiskWatch:
+    """Over the accounts of one ranking shard that have purchased.
+
+    An account is looked at when there is news of it, and on the day on which silence may have changed its level.
+    """
+
+    def __init__(self, rules: RiskRules, members: Iterable[Member] = ()) -> None:
+        """members: as an earlier instance left them. O(n)."""
+        self.rules = rules
+        self._days: dict[int, dict[str, None]] = {}
+        """Day -> the accounts to look at. One that is due later by now is looked at in vain."""
+        self._next_days: list[int] = []
+        """A heap of the same days."""
+        for member in members:
+            if member.risk is not None:
+                self._add(member.account_id, member.risk.due_day)
+
+    def look(self, member: Member, day: int, *, from_told: bool = False) -> float:
+        """Bring the level of an account to a day, where purchases of it are known. Returns the log-odds of its risk.
+
+        from_told: go on from the level that was told, not from the last one. Complexity: `Risk.settle`.
+        """
+        risk = member.risk
+        if risk is None or not risk.days_bought:
+            return 0.0
+        due_day = risk.due_day
+        log_odds = risk.settle(self.rules, max(day, risk.last_day), risk.told_level if from_told else risk.level)
+        if risk.due_day != due_day:
+            self._add(member.account_id, risk.due_day)
+        return log_odds
+
+    def due(self, day: int, limit: int) -> list[str]:
+        """Up to limit accounts to look at on a day; they are not named again. O(limit)."""
+        due: list[str] = []
+        while self._next_days and self._next_days[0] <= day and len(due) < limit:
+            accounts = self._days[self._next_days[0]]
+            while accounts and len(due) < limit:
+                due.append(accounts.popitem()[0])
+            if not accounts:
+                del self._days[heapq.heappop(self._next_days)]
+        return due
+
+    def _add(self, account_id: str, day: int) -> None:
+        if day >= NEVER:
+            return
+        if day not in self._days:
+            self._days[day] = {}
+            heapq.heappush(self._next_days, day)
+        self._days[day][account_id] = None
+
+    def change(
+        self,
+        member: Member,
+        population: str,
+        day: int,
+        log_odds: float,
+        *,
+        trigger: Trigger,
+        event_id: str | None,
+        effective_at_us: int,
+    ) -> RiskChange:
+        """The change from the level that was told of an account to the one that it has. `log_odds` as of the day."""
+        risk = member.risk
+        assert isinstance(risk, Risk)
+        previous, risk.told_level = risk.told_level, risk.level
+        risk.sequence += 1
+        risk.effective_at_us = max(risk.effective_at_us, effective_at_us)
+        history = risk.history(max(day, risk.last_day))
+        return RiskChange(
+            account_id=member.account_id,
+            population=population,
+            sequence=risk.sequence,
+            previous_level=previous,
+            current_level=risk.level,
+            trigger=trigger,
+            event_id=event_id,
+            log_odds=log_odds,
+            history=history,
+            rolling_revenue_minor=member.revenue_minor,
+            revenue_at_risk_minor=self.rules.revenue_at_risk_minor(history, member.revenue_minor, log_odds),
+            segment=member.current_segment,
+            effective_at_us=risk.effective_at_us,
+        )

@@ -1,0 +1,198 @@
+"""Churn risk: its levels, and the day on which silence changes them."""
+
+from math import exp, log, log1p
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segmentation.account import NEVER
+from segmentation.buying import BuyingHistory
+from segmentation.policy import Policy, PolicyError
+from segmentation.population import Member
+from segmentation.purchase_model import (
+    BuyingModel,
+    log_odds_no_purchase,
+    probability,
+    probability_alive,
+    probability_no_purchase,
+)
+from segmentation.risk import LEVELS, UNCALIBRATED, Level, Risk, RiskRules, Trigger
+from segmentation.risk_watch import RiskWatch
+from segmentation.segments import Segment
+
+MODEL = {
+    **{"r": "0.605217", "alpha_days": "56.4097", "a": "0.638518", "b": "1.17643"},
+    **{"p": "5.3947", "q": "3.77446", "gamma_minor": "1874.09", "fitted_at": "1998-01-01", "accounts": 23_570},
+}
+POLICY = Policy.default().with_changes(model=MODEL, risk={"horizon_days": 90, "watch": 50, "high": 80, "band": 10})
+RULES = RiskRules.of(POLICY)
+REGULAR = BuyingHistory(repeats=4, recency_days=84, age_days=84)
+"""Five purchases, 21 days apart, the last one today."""
+
+models = st.builds(BuyingModel, *[st.floats(0.05, 20)] * 4)
+histories = st.tuples(st.integers(0, 300), st.integers(0, 2_000), st.integers(0, 2_000)).map(
+    lambda n: BuyingHistory(n[0], n[1] if n[0] else 0, (n[1] if n[0] else 0) + n[2])
+)
+
+
+def score(silent_days: int) -> float:
+    """Of the regular account after so many days without a purchase, in percent."""
+    history = REGULAR._replace(age_days=REGULAR.age_days + silent_days)
+    return 100 * probability(RULES.log_odds(history))
+
+
+def regular() -> Risk:
+    """The risk of the regular account, whose last purchase is on day 1,084."""
+    risk = Risk()
+    risk.know(1_000, 1_084, 5)
+    return risk
+
+
+@given(models, histories, st.integers(1, 3_650))
+def test_log_odds_are_those_of_the_probability(model: BuyingModel, history: BuyingHistory, horizon: int) -> None:
+    """And the probability is that it has left, or stays and does not buy."""
+    silent = exp(-(model.r + history.repeats) * log1p(horizon / (model.alpha_days + history.age_days)))
+    expected = 1 - probability_alive(model, history) * (1 - silent)
+    assert probability_no_purchase(model, history, horizon) == pytest.approx(expected, rel=1e-9)
+    log_odds = log_odds_no_purchase(model, history, horizon)
+    assert probability(log_odds) == pytest.approx(expected, rel=1e-9)
+    later = history._replace(age_days=history.age_days + 1)
+    assert log_odds_no_purchase(model, later, horizon) >= log_odds - 1e-9
+
+
+def test_an_account_rises_at_the_boundary_and_falls_below_the_band() -> None:
+    """Watched from 50 on, and no longer below 40; in danger from 80 on, and no longer below 70."""
+
+    def level(points: float, before: Level) -> Level:
+        return RULES.level(log(points / (100 - points)), before)
+
+    assert [level(points, Level.LOW) for points in (49.9, 50.1, 79.9, 80.1)] == ["low", "watch", "watch", "high"]
+    assert [level(points, Level.HIGH) for points in (70.1, 69.9, 40.1, 39.9)] == ["high", "watch", "watch", "low"]
+    assert [level(points, Level.WATCH) for points in (40.1, 39.9, 80.1)] == ["watch", "low", "high"]
+
+
+def test_silence_raises_the_level_on_the_day_that_was_worked_out() -> None:
+    """The regular account: low on the 60th day, watched from the 61st on; and the day is known beforehand."""
+    assert score(60) < 50 <= score(61)
+    risk = regular()
+    risk.settle(RULES, 1_084, risk.level)
+    assert (risk.level, risk.due_day) == (Level.LOW, 1_084 + 61)
+    risk.settle(RULES, risk.due_day, risk.level)
+    assert risk.level is Level.WATCH
+    assert score(risk.due_day - 1_084 - 1) < 80 <= score(risk.due_day - 1_084)
+    risk.settle(RULES, risk.due_day, risk.level)
+    assert (risk.level, risk.due_day) == (Level.HIGH, NEVER)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 60), st.booleans()), min_size=1, max_size=25),
+    st.sampled_from([RULES, RiskRules.of(Policy.default()), RULES._replace(horizon_days=7)]),
+)
+def test_the_watch_that_looks_only_when_somebody_is_due_misses_nothing(
+    steps: list[tuple[int, bool]], rules: RiskRules
+) -> None:
+    """Every day the level is what it would be if the account were looked at each day."""
+    member = Member("acme", risk=Risk())
+    watch = RiskWatch(rules, [member])
+    daily, day, days = Risk(), 1_000, [1_000]
+    assert member.risk is not None
+    for risk in (member.risk, daily):
+        risk.know(1_000, 1_000, 1)
+    watch.look(member, day)
+    daily.settle(rules, day, daily.level)
+    for wait, buys in steps:
+        for _ in range(wait):
+            day += 1
+            for account_id in watch.due(day, 1):
+                assert account_id == "acme"
+                watch.look(member, day)
+            daily.settle(rules, day, daily.level)
+            assert member.risk.level is daily.level, f"on day {day}"
+            assert member.risk.due_day > day
+        if buys:
+            days.append(day)
+            for risk in (member.risk, daily):
+                risk.know(days[0], day, len(days))
+            watch.look(member, day)
+            daily.settle(rules, day, daily.level)
+            assert member.risk.level is daily.level
+
+
+def test_due_accounts_are_named_once_and_in_portions() -> None:
+    """Also where a whole installation is due on one day."""
+    members = [Member(f"a{n}", risk=Risk(days_bought=1, due_day=50 + n % 2)) for n in range(10)]
+    watch = RiskWatch(RULES, members)
+    assert watch.due(49, 10) == []
+    named = [watch.due(51, 4) for _ in range(4)]
+    assert [len(part) for part in named] == [4, 4, 2, 0]
+    assert sorted(account_id for part in named for account_id in part) == sorted(
+        member.account_id for member in members
+    )
+
+
+def test_changes_of_one_account_are_a_chain() -> None:
+    """Numbered from 1, each from what was told last, with what is at stake."""
+    member = Member("acme", stage="established", tier=1, revenue_minor=36_500_00, risk=regular())
+    watch = RiskWatch(RULES)
+    changes = []
+    for silent_days, trigger in ((65, Trigger.SILENCE), (200, Trigger.SILENCE)):
+        day = 1_084 + silent_days
+        log_odds = watch.look(member, day)
+        changes.append(watch.change(member, "all", day, log_odds, trigger=trigger, event_id=None, effective_at_us=day))
+    assert [(c.sequence, c.previous_level, c.current_level) for c in changes] == [
+        (1, "low", "watch"),
+        (2, "watch", "high"),
+    ]
+    assert [c.history.silent_days for c in changes] == [65, 200]
+    assert changes[0].segment is Segment.ENTERPRISE
+    # 150 days old: 36,500.00 in these are 21,900.00 in 90 days, and as much of it is at risk as is probable
+    assert changes[0].revenue_at_risk_minor == round(36_500_00 * 90 / 150 * score(65) / 100)
+    assert not member.is_risk_untold
+
+
+@pytest.mark.parametrize(
+    ("age_days", "revenue_minor", "days"), [(0, 100, 90), (89, 100, 90), (200, 100, 201), (2_000, 100, 365)]
+)
+def test_revenue_at_risk_is_brought_down_to_the_horizon(age_days: int, revenue_minor: int, days: int) -> None:
+    """Never up: a young account has not brought more than it has."""
+    history = BuyingHistory(0, 0, age_days)
+    expected = round(revenue_minor * 90 / days * probability(1.0))
+    assert RULES.revenue_at_risk_minor(history, revenue_minor, 1.0) == expected
+    assert RULES.revenue_at_risk_minor(history, -revenue_minor, 1.0) == 0
+
+
+def test_without_a_model_the_score_is_not_calibrated() -> None:
+    """It says so, and rests on how often and how recently an account bought."""
+    rules = RiskRules.of(Policy.default())
+    assert not rules.is_calibrated
+    assert rules.model == UNCALIBRATED
+    assert RULES.is_calibrated
+    rare, often = BuyingHistory(1, 100, 200), BuyingHistory(9, 100, 200)
+    silent, fresh = BuyingHistory(4, 100, 300), BuyingHistory(4, 100, 110)
+    assert rules.log_odds(silent) > rules.log_odds(fresh)
+    assert rules.log_odds(rare) > rules.log_odds(BuyingHistory(9, 190, 200))
+    assert rules.log_odds(often) != rules.log_odds(rare)
+
+
+@pytest.mark.parametrize(
+    ("table", "field"),
+    [
+        ({"watch": 80, "high": 80}, "risk.high"),
+        ({"watch": 20, "high": 80, "band": 20}, "risk.band"),
+        ({"watch": 0}, "risk.watch"),
+        ({"horizon_days": "90"}, "risk.horizon_days"),
+        ({"hihg": 80}, "risk.hihg"),
+    ],
+)
+def test_a_policy_says_what_is_wrong_with_its_risk(table: dict[str, object], field: str) -> None:
+    """With the path of the field."""
+    with pytest.raises(PolicyError) as caught:
+        Policy.default().with_changes(risk=table)
+    assert [problem.field for problem in caught.value.problems] == [field]
+
+
+def test_levels_are_in_order() -> None:
+    """The calmest first."""
+    assert LEVELS == ("low", "watch", "high")
