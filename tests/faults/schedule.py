@@ -34,8 +34,20 @@ REST_SECONDS = 60.0
 """Within so many seconds after the last fault everything is at rest, on a busy machine. The longest that anybody waits
 by himself is 20 s, for a producer of which a broker that was killed knows nothing any more."""
 
+_MODEL = {
+    **{"r": 3.0, "alpha_days": 10.0, "a": 0.2, "b": 3.0, "p": 5, "q": 4, "gamma_minor": 1_000},
+    "fitted_at": "2026-01-01",
+    "accounts": 1,
+}
 _POLICIES = [
-    Policy.default().with_changes(band=band, basis=basis, window_days=window_days, new_start_days=new_start_days)
+    Policy.default().with_changes(
+        band=band,
+        basis=basis,
+        window_days=window_days,
+        new_start_days=new_start_days,
+        model=_MODEL,
+        risk={"horizon_days": 2, "watch": 40, "high": 60, "band": 5 * band},
+    )
     for band in (0, 2)
     for basis in ("revenue", "accounts")
     for window_days, new_start_days in ((90, 20), (30, 3))

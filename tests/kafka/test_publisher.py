@@ -9,7 +9,7 @@ from aiokafka.errors import ProducerFenced
 from streams import relay
 from streams.messages import Outgoing
 from streams.relay import KafkaPublisher
-from streams.topics import Topic
+from streams.topics import Topic, place_name
 from tests.kafka.conftest import RealServers
 from tests.pipeline import Installation
 
@@ -34,7 +34,7 @@ async def test_a_later_claim_fences_an_earlier_publisher(servers: RealServers) -
         earlier, later = _publisher(installation), _publisher(installation)
         await earlier.claim()
         told = await earlier.publish(RECORDS[:1])
-        assert told == {"0": 1}
+        assert told == {place_name(Topic.SEGMENTS, 0): 1}
         await later.claim()
         with pytest.raises(ProducerFenced):
             await earlier.publish(RECORDS[1:2])
