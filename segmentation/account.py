@@ -38,6 +38,10 @@ class Reason(StrEnum):
     """The first tick of a shard: all that happened before it counts at once."""
 
 
+EVIDENCE_TOLD = ("cancel_request", "support_ticket", "refund")
+"""What happens to an account and may say that it is about to leave: two kinds of engagement, and refunds."""
+
+
 class Standing(NamedTuple):
     """What the ranking stage has to know of an account: absolute, so that it may be told twice."""
 
@@ -57,6 +61,8 @@ class Standing(NamedTuple):
     last_bought_day: int = 0
     days_bought: int = 0
     """How many days had a purchase up to `day`, and the first and the last of them; 0: none had."""
+    evidence_days: tuple[int, int, int] = (0, 0, 0)
+    """The latest day of each of EVIDENCE_TOLD; 0: there was none."""
 
 
 class Profile:
@@ -97,6 +103,7 @@ class Account:
         "day",
         "due_day",
         "engagements",
+        "evidence_days",
         "first_purchase_day",
         "history",
         "profile",
@@ -116,6 +123,7 @@ class Account:
         version: int = 0,
         announced: bool = False,
         purchase_days: PurchaseDays | None = None,
+        evidence_days: tuple[int, int, int] = (0, 0, 0),
         history: Ledger | None = None,
     ) -> None:
         self.account_id = account_id
@@ -133,6 +141,8 @@ class Account:
         """Whether a standing was ever emitted. Until then the account is due at the first tick."""
         self.purchase_days = purchase_days if purchase_days is not None else PurchaseDays()
         """Of purchases, refunds left out; those dated ahead included."""
+        self.evidence_days = evidence_days
+        """The latest day, dated ahead or not, of each of EVIDENCE_TOLD; 0: there was none."""
         self.history = history if history is not None else Ledger()
         """Purchases, refunds and signups by the day they count for; a signup has the value 0."""
         self.engagements: Ledger | None = None
@@ -211,7 +221,9 @@ class Account:
 
     def _take_purchase(self, event: Purchase, entry_id: bytes, policy: Policy) -> None:
         day, amount = event.day, event.amount_minor
-        if not event.is_refund:
+        if event.is_refund:
+            self._note_evidence("refund", event.occurred_at_us)
+        else:
             self.purchase_days.add(day)
             if day > self.day:
                 self.due_day = min(self.due_day, day)
@@ -235,6 +247,8 @@ class Account:
         assert ledger is not None
         if ledger.contains(entry_id):
             return False
+        if event.kind in EVIDENCE_TOLD:
+            self._note_evidence(event.kind, event.occurred_at_us)
         horizon = self.day - policy.engagement_days
         day = event.occurred_at_us // MICROSECONDS_PER_DAY
         if day > horizon:
@@ -243,6 +257,12 @@ class Account:
             weight = event.weight if event.weight is not None else policy.engagement_weight(event.kind)
             ledger.append(day, engagement_value(event.kind, weight), entry_id)
         return True
+
+    def _note_evidence(self, kind: str, occurred_at_us: int) -> None:
+        """The latest of a kind counts, so that order does not matter."""
+        days, place = list(self.evidence_days), EVIDENCE_TOLD.index(kind)
+        days[place] = max(days[place], occurred_at_us // MICROSECONDS_PER_DAY)
+        self.evidence_days = (days[0], days[1], days[2])
 
 
 def entry_id_of(event: Event) -> bytes:

@@ -42,6 +42,8 @@ WHOLE_BP = 10_000
 
 ENGAGEMENT_KIND_PATTERN = r"^[a-z][a-z0-9_]{0,63}$"
 ENGAGEMENT_WEIGHT_MAX = 1_000_000
+FACTOR_MIN, FACTOR_MAX = 0.01, 100.0
+"""What the odds of no purchase may be multiplied by."""
 PARAMETER_MIN, PARAMETER_MAX = 1e-6, 1e9
 """What a parameter of the model may be: no real log is best described by one outside."""
 
@@ -151,6 +153,7 @@ Parameter = Annotated[float, BeforeValidator(_parameter)]
 _SHARE = "a percentage above 0 and below 100 with at most 2 decimals"
 _DAYS = "a whole number of days from 1 to 3650"
 _SCORE = "a whole number of percent from 1 to 99"
+_FACTOR = "a number from 0.01 to 100 (1 changes nothing)"
 _ABOVE_ZERO = "a number from 0.000001 to 1e9"
 
 
@@ -205,6 +208,23 @@ class Model(BaseModel):
         return {name: str(value) if isinstance(value, float) else value for name, value in self}
 
 
+class EvidenceTable(BaseModel):
+    """By what the odds that an account buys nothing are multiplied, for some days after something happened to it."""
+
+    model_config = _MODEL
+
+    days: int = Field(default=30, ge=1, le=3650, description=_DAYS)
+    """For so many days, that of the event included."""
+    cancel_request: Parameter = Field(default=4.0, ge=FACTOR_MIN, le=FACTOR_MAX, description=_FACTOR)
+    support_ticket: Parameter = Field(default=1.5, ge=FACTOR_MIN, le=FACTOR_MAX, description=_FACTOR)
+    refund: Parameter = Field(default=1.5, ge=FACTOR_MIN, le=FACTOR_MAX, description=_FACTOR)
+    tier_fall: Parameter = Field(default=1.5, ge=FACTOR_MIN, le=FACTOR_MAX, description=_FACTOR)
+
+    def document(self) -> dict[str, str | int]:
+        """As in `Model.document`."""
+        return {name: str(value) if isinstance(value, float) else value for name, value in self}
+
+
 class RiskTable(BaseModel):
     """When an account is in danger of leaving. See `risk`."""
 
@@ -218,6 +238,10 @@ class RiskTable(BaseModel):
     """From this score on it is in danger."""
     band: int = Field(default=5, ge=0, le=98, description="a whole number of percentage points from 0 up, below watch")
     """An account falls back only when its score is lower than where it rose by more than this."""
+    evidence: EvidenceTable = Field(
+        default_factory=EvidenceTable,
+        description="a table [risk.evidence] with days, cancel_request, support_ticket, refund and tier_fall",
+    )
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -227,9 +251,9 @@ class RiskTable(BaseModel):
             raise _refused(Problem("risk.band", str(self.band), f"less than risk.watch, which is {self.watch}"))
         return self
 
-    def document(self) -> dict[str, int]:
+    def document(self) -> dict[str, Any]:
         """As in the policy's TOML document."""
-        return dict(self)
+        return {**dict(self), "evidence": self.evidence.document()}
 
 
 class Policy(BaseModel):
@@ -529,6 +553,8 @@ def _table_of(path: list[str]) -> type[BaseModel]:
             return Owners
         case ["model", *_]:
             return Model
+        case ["risk", "evidence", _]:
+            return EvidenceTable
         case ["risk", *_]:
             return RiskTable
     return Tiers

@@ -182,7 +182,7 @@ class Population:
         taken: dict[str, _Taken] = {}
         members = self.members
         for standing in standings:
-            account_id, stage, revenue_minor, version, day, _, _, _, first_day, last_day, days_bought = standing
+            account_id, stage, revenue_minor, version, day, _, _, _, first_day, last_day, days_bought, _ = standing
             member = members.get(account_id) or self._member(account_id)
             if version <= member.version and day <= member.day:
                 continue  # no news; see is_news

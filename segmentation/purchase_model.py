@@ -13,7 +13,7 @@ Sources:
 - Gamma-Gamma: Fader & Hardie (2013), The Gamma-Gamma model of monetary value, brucehardie.com/notes/025.
 """
 
-from math import exp, expm1, inf, lgamma, log, log1p
+from math import exp, inf, lgamma, log, log1p
 from typing import NamedTuple
 
 from segmentation.buying import BuyingHistory
@@ -75,7 +75,7 @@ def probability_alive(model: BuyingModel, history: BuyingHistory) -> float:
 
     1 / (1 + a / (b + x) · ((alpha + T) / (alpha + t_x))^(r + x)). O(1). Batislam et al. (2007).
     """
-    return probability(-_log_odds_gone(model, history))
+    return _probability(-_log_odds_gone(model, history))
 
 
 def probability_no_purchase(model: BuyingModel, history: BuyingHistory, horizon_days: float) -> float:
@@ -86,17 +86,29 @@ def probability_no_purchase(model: BuyingModel, history: BuyingHistory, horizon_
     ValueError for a horizon below 0 or without end.
     """
     _require_horizon(horizon_days)
-    return probability(log_odds_no_purchase(model, history, horizon_days))
+    repeats, recency_days, age_days, _ = history
+    return probability_of(odds_no_purchase(model, repeats, recency_days, age_days, horizon_days))
 
 
-def log_odds_no_purchase(model: BuyingModel, history: BuyingHistory, horizon_days: float) -> float:
-    """`probability_no_purchase`, for a horizon above 0, as the logarithm of its odds: log(p / (1 - p)). O(1)."""
-    silent_log = (model.r + history.repeats) * -log1p(horizon_days / (model.alpha_days + history.age_days))
-    buys = -expm1(silent_log)
-    if not buys:
+def odds_no_purchase(model: BuyingModel, repeats: int, recency_days: int, age_days: int, horizon_days: float) -> float:
+    """`probability_no_purchase` as odds, p / (1 - p), from 0 to infinity, of a history given by its numbers.
+
+    With the odds of having left, o, and the chance of staying silent, s, they are (o + s) / (1 - s). O(1), 0.6 us: this
+    is asked for each event.
+    """
+    r, alpha, a, b = model
+    shape, time = r + repeats, alpha + age_days
+    try:
+        silent = (time / (time + horizon_days)) ** shape
+        gone = a / (b + repeats) * (time / (alpha + recency_days)) ** shape
+    except OverflowError:
         return inf
-    # with the odds of having left, o, and the chance of staying silent, s: p / (1 - p) = (o + s) / (1 - s)
-    return _log_sum(_log_odds_gone(model, history), silent_log) - log(buys)
+    return (gone + silent) / (1 - silent) if silent < 1 else inf
+
+
+def probability_of(odds: float) -> float:
+    """0 to 1, of odds from 0 to infinity."""
+    return 1.0 if odds == inf else odds / (1 + odds)
 
 
 def expected_purchases(model: BuyingModel, history: BuyingHistory, horizon_days: float) -> float:
@@ -173,11 +185,11 @@ def _log_odds_gone(model: BuyingModel, history: BuyingHistory) -> float:
     return log(a / (b + x)) + (r + x) * log1p((age - recency) / (alpha + recency))
 
 
-def probability(log_odds: float) -> float:
-    """0 to 1, of the logarithm of the odds, whatever it is."""
-    if log_odds < 0:
-        return exp(log_odds) / (1 + exp(log_odds))
-    return 1 / (1 + exp(-log_odds))
+def _probability(odds_log: float) -> float:
+    """Of these odds, whatever they are: e^odds / (1 + e^odds)."""
+    if odds_log < 0:
+        return exp(odds_log) / (1 + exp(odds_log))
+    return 1 / (1 + exp(-odds_log))
 
 
 def _log_beta(first: float, second: float) -> float:

@@ -1,21 +1,22 @@
 """Churn risk: how likely an account is to buy nothing for a while, and the level of alarm that follows.
 
-The score is a probability in percent, with a meaning of its own: with 73, of 100 accounts like this one about 73 buy
-nothing in the horizon. While an account is silent it only rises, so the day on which the level will change is worked
-out ahead, and nothing has to look at every account to find out.
+The score is a probability in percent: with 73, of 100 accounts like this one about 73 buy nothing in the horizon. It
+comes from how the account has bought; what that cannot show, a request to cancel for example, multiplies its odds for
+some days. While nothing happens to an account its score only rises, or falls where such days are over. So the next day
+on which its level can change is worked out ahead, and nothing has to look at every account to find out.
 
 A level has hysteresis: an account rises to it where its score reaches the boundary, and falls back only once the score
 is lower by more than the band.
 """
 
 from enum import StrEnum
-from math import log
+from math import prod
 from typing import NamedTuple
 
-from segmentation.account import NEVER
+from segmentation.account import EVIDENCE_TOLD, NEVER
 from segmentation.buying import BuyingHistory
 from segmentation.policy import Policy
-from segmentation.purchase_model import BuyingModel, log_odds_no_purchase, probability
+from segmentation.purchase_model import BuyingModel, odds_no_purchase, probability_of
 from segmentation.segments import Segment
 
 
@@ -30,6 +31,17 @@ class Level(StrEnum):
 LEVELS = tuple(Level)
 """The calmest first."""
 
+TIER_FALL = "tier_fall"
+EVIDENCE = (*EVIDENCE_TOLD, TIER_FALL)
+"""What multiplies the odds for some days. The last one is known to the ranking stage alone, and ends sooner where the
+account has another change of segment: it is no longer where it fell to."""
+
+EvidenceDays = tuple[int, ...]
+"""The latest day of each of EVIDENCE; 0: there was none."""
+
+NO_EVIDENCE: EvidenceDays = (0,) * len(EVIDENCE)
+"""One for all: most accounts have none."""
+
 UNCALIBRATED = BuyingModel(r=0.6, alpha_days=56.0, a=0.64, b=1.18)
 """Where the policy has no model: about what `fit` finds in the CDNOW log. It rests on how often and how recently an
 account bought, as any of these models does, but its probabilities are those of others' customers."""
@@ -42,8 +54,26 @@ class Trigger(StrEnum):
     """Nothing was bought, until it was too long."""
     PURCHASE = "purchase"
     """The account's rhythm is another one now."""
+    CANCEL_REQUEST = "cancel_request"
+    SUPPORT_TICKET = "support_ticket"
+    REFUND = "refund"
+    TIER_FALL = "tier_fall"
+    """It fell to a lower tier."""
+    EVIDENCE_OVER = "evidence_over"
+    """What had multiplied the odds is long enough ago."""
     RECOVERED = "recovered"
     """Found to differ from what was last told, after the store had lost its newest writes, or a history was read."""
+
+
+class Part(NamedTuple):
+    """What one thing adds to a score."""
+
+    name: str
+    """`rhythm`, or one of EVIDENCE."""
+    points: float
+    """Of the score, in percent; all parts together are the score."""
+    days_ago: int | None
+    """Of evidence: since when; None: it is the rhythm."""
 
 
 class RiskRules(NamedTuple):
@@ -55,9 +85,13 @@ class RiskRules(NamedTuple):
     horizon_days: int
     """Buys nothing in how many days."""
     boundaries: tuple[float, float]
-    """Log-odds of the scores from which an account is watched, and alarming."""
+    """Odds of the scores from which an account is watched, and alarming."""
     lower_boundaries: tuple[float, float]
-    """Log-odds of the scores below which it no longer is: each boundary less the band."""
+    """Odds of the scores below which it no longer is: each boundary less the band."""
+    evidence_days: int
+    """For how many days evidence multiplies the odds."""
+    factors: tuple[float, ...]
+    """By how much each of EVIDENCE does."""
     window_days: int
     """Of rolling revenue."""
 
@@ -69,31 +103,32 @@ class RiskRules(NamedTuple):
             model.buying if model else UNCALIBRATED,
             model is not None,
             risk.horizon_days,
-            (_log_odds(risk.watch), _log_odds(risk.high)),
-            (_log_odds(risk.watch - risk.band), _log_odds(risk.high - risk.band)),
+            (_odds(risk.watch), _odds(risk.high)),
+            (_odds(risk.watch - risk.band), _odds(risk.high - risk.band)),
+            risk.evidence.days,
+            tuple(getattr(risk.evidence, name) for name in EVIDENCE),
             policy.window_days,
         )
 
-    def log_odds(self, history: BuyingHistory) -> float:
-        """Of buying nothing in the horizon. O(1)."""
-        return log_odds_no_purchase(self.model, history, self.horizon_days)
+    def level(self, odds: float, before: Level) -> Level:
+        """The level at these odds of an account that was at the level before."""
+        watch, high = self.boundaries
+        if odds >= high:
+            return Level.HIGH
+        if before is Level.HIGH and odds >= self.lower_boundaries[1]:
+            return Level.HIGH
+        if odds >= watch or (before is not Level.LOW and odds >= self.lower_boundaries[0]):
+            return Level.WATCH
+        return Level.LOW
 
-    def level(self, log_odds: float, before: Level) -> Level:
-        """The level at these log-odds of an account that was at the level before."""
-        held = LEVELS.index(before)
-        level = sum(log_odds >= boundary for boundary in self.boundaries)
-        if level < held:
-            level = max(level, sum(log_odds >= boundary for boundary in self.lower_boundaries[:held]))
-        return LEVELS[level]
-
-    def revenue_at_risk_minor(self, history: BuyingHistory, revenue_minor: int, log_odds: float) -> int:
+    def revenue_at_risk_minor(self, history: BuyingHistory, revenue_minor: int, odds: float) -> int:
         """What the account brings in a horizon, as far as rolling revenue says, times the probability that it does not.
 
         The window's revenue is brought down to the horizon; of an account that is younger than the window, from its
         age, but never up. Below 0 nothing is at risk. Halves to even. O(1).
         """
         days = max(self.horizon_days, min(self.window_days, history.age_days + 1))
-        return round(max(0, revenue_minor) * self.horizon_days / days * probability(log_odds))
+        return round(max(0, revenue_minor) * self.horizon_days / days * probability_of(odds))
 
 
 class Risk:
@@ -103,6 +138,7 @@ class Risk:
         "days_bought",
         "due_day",
         "effective_at_us",
+        "evidence_days",
         "first_day",
         "last_day",
         "level",
@@ -116,6 +152,7 @@ class Risk:
         first_day: int = 0,
         last_day: int = 0,
         days_bought: int = 0,
+        evidence_days: EvidenceDays = NO_EVIDENCE,
         level: Level = Level.LOW,
         told_level: Level = Level.LOW,
         sequence: int = 0,
@@ -128,6 +165,7 @@ class Risk:
         """Of a purchase."""
         self.days_bought = days_bought
         """How many days had one; 0: none is known yet."""
+        self.evidence_days = evidence_days
         self.level = level
         self.told_level = told_level
         """The world takes an account of which it was told nothing for `low`."""
@@ -136,15 +174,35 @@ class Risk:
         self.effective_at_us = effective_at_us
         """Of the last change of level told."""
         self.due_day = due_day
-        """The next day on which silence may change the level: not after the day on which it does. NEVER: none."""
-
-    def history(self, day: int) -> BuyingHistory:
-        """As of a day, which is not before the last purchase's."""
-        return BuyingHistory(self.days_bought - 1, self.last_day - self.first_day, day - self.first_day)
+        """The next day to look at the account: not after the one on which its level changes if nothing happens to it.
+        NEVER: it does not."""
 
     def know(self, first_day: int, last_day: int, days_bought: int) -> None:
         """Take over how the account has bought."""
         self.first_day, self.last_day, self.days_bought = first_day, last_day, days_bought
+
+    def note(self, told_days: EvidenceDays) -> str | None:
+        """Take over when what is told of an account happened last: days of EVIDENCE_TOLD, of which the latest count.
+
+        Returns the name of what is news, of several the first; None: nothing is.
+        """
+        held = self.evidence_days
+        told = tuple(map(max, held, told_days))
+        if told == held[:-1]:
+            return None
+        self.evidence_days = (*told, held[-1])
+        return next(name for name, old, new in zip(EVIDENCE_TOLD, held, told, strict=False) if new != old)
+
+    def note_change(self, fall_day: int) -> bool:
+        """Take over whether the account's last change of segment was a fall of tier: on which day, else 0.
+
+        Returns whether that is news.
+        """
+        if fall_day == self.evidence_days[-1]:
+            return False
+        evidence_days = (*self.evidence_days[:-1], fall_day)
+        self.evidence_days = evidence_days if any(evidence_days) else NO_EVIDENCE
+        return True
 
     def was_told(self, sequence: int, level: Level, effective_at_us: int, *, instead: bool = False) -> bool:
         """Learn from the log what the world was told. Returns whether that was news.
@@ -161,37 +219,92 @@ class Risk:
         """Whether the world takes the account for another level than it has. Never while no purchase is known."""
         return self.level is not self.told_level and self.days_bought > 0
 
+    def history(self, day: int) -> BuyingHistory:
+        """As of a day, which is not before the last purchase's."""
+        return BuyingHistory(self.days_bought - 1, self.last_day - self.first_day, day - self.first_day)
+
+    def odds(self, rules: RiskRules, day: int) -> float:
+        """That nothing is bought in the horizon, as of a day that is not before the last purchase's. O(1)."""
+        odds = self._rhythm_odds(rules, day)
+        if self.evidence_days is not NO_EVIDENCE:
+            odds *= prod(
+                factor
+                for factor, since in zip(rules.factors, self.evidence_days, strict=True)
+                if since and 0 <= day - since < rules.evidence_days
+            )
+        return odds
+
+    def _rhythm_odds(self, rules: RiskRules, day: int) -> float:
+        first_day = self.first_day
+        return odds_no_purchase(
+            rules.model, self.days_bought - 1, self.last_day - first_day, day - first_day, rules.horizon_days
+        )
+
+    def parts(self, rules: RiskRules, day: int) -> list[Part]:
+        """What the score is made of: the rhythm, then each piece of evidence on top of what is before it."""
+        odds = self._rhythm_odds(rules, day)
+        parts = [Part("rhythm", score_of(odds), None)]
+        if self.evidence_days is NO_EVIDENCE:
+            return parts
+        for name, factor, since in zip(EVIDENCE, rules.factors, self.evidence_days, strict=True):
+            if since and 0 <= day - since < rules.evidence_days:
+                parts.append(Part(name, score_of(odds * factor) - score_of(odds), day - since))
+                odds *= factor
+        return parts
+
     def settle(self, rules: RiskRules, day: int, before: Level) -> float:
-        """Bring the level, which was `before`, to a day. Returns the log-odds.
+        """Bring the level, which was `before`, to a day. Returns the odds.
 
         O(1), but where the day on which silence would change the level is not known to lie ahead: then O(log of the
         days until then).
         """
-        log_odds = rules.log_odds(self.history(day))
-        self.level = rules.level(log_odds, before)
-        held = LEVELS.index(self.level)
-        if held == len(rules.boundaries):
-            self.due_day = NEVER
-            return log_odds
-        boundary = rules.boundaries[held]
+        odds = self.odds(rules, day)
+        self.level = rules.level(odds, before)
+        turn = self._next_turn(rules, day)
+        if self.level is Level.HIGH:
+            self.due_day = turn
+        elif turn < NEVER:
+            self.due_day = self._rises_before(rules, day, turn)
         # A day that was worked out before still does where the level is not reached on it either.
-        if self.due_day <= day or rules.log_odds(self.history(self.due_day)) >= boundary:
-            self.due_day = self.rises_on(rules, day)
-        return log_odds
+        elif self.due_day <= day or self.odds(rules, self.due_day) >= self._boundary(rules):
+            self.due_day = self._rises_before(rules, day, NEVER)
+        return odds
 
     def rises_on(self, rules: RiskRules, day: int) -> int:
-        """The first day after this one on which silence alone raises the level, which is not the highest.
+        """The first day after this one on which the level, which is not the highest, rises if nothing happens.
 
-        NEVER if none does. O(log of the days until then).
+        NEVER if it does not. O(log of the days until then).
         """
-        boundary = rules.boundaries[LEVELS.index(self.level)]
-        step, low = 1, day
-        while (high := low + step) < NEVER and rules.log_odds(self.history(high)) < boundary:
+        while day < NEVER:
+            turn = self._next_turn(rules, day)
+            rise = self._rises_before(rules, day, turn)
+            if rise < turn or (turn < NEVER and self.odds(rules, turn) >= self._boundary(rules)):
+                return rise
+            day = turn
+        return NEVER
+
+    def _boundary(self, rules: RiskRules) -> float:
+        return rules.boundaries[self.level is Level.WATCH]
+
+    def _next_turn(self, rules: RiskRules, day: int) -> int:
+        """The first day after this one on which evidence begins to count, or no longer does; NEVER if none."""
+        if self.evidence_days is NO_EVIDENCE:
+            return NEVER
+        turns = (turn for since in self.evidence_days if since for turn in (since, since + rules.evidence_days))
+        return min((turn for turn in turns if turn > day), default=NEVER)
+
+    def _rises_before(self, rules: RiskRules, day: int, until: int) -> int:
+        """The first day after this one on which silence alone raises the level; `until` if none before that does.
+
+        The evidence is the same on all of the days.
+        """
+        boundary, step, low = self._boundary(rules), 32, day
+        while (high := low + step) < until and self.odds(rules, high) < boundary:
             low, step = high, 2 * step
-        high = min(high, NEVER)
+        high = min(high, until)
         while high - low > 1:
             middle = (low + high) // 2
-            if rules.log_odds(self.history(middle)) < boundary:
+            if self.odds(rules, middle) < boundary:
                 low = middle
             else:
                 high = middle
@@ -209,16 +322,22 @@ class RiskChange(NamedTuple):
     current_level: Level
     trigger: Trigger
     event_id: str | None
-    """Of the event that was the trigger."""
-    log_odds: float
-    """Of buying nothing in the horizon."""
+    """Of the purchase or refund that was the trigger."""
+    odds: float
+    """That nothing is bought in the horizon."""
+    parts: list[Part]
     history: BuyingHistory
-    """What they rest on, as of the day of the change."""
+    """As of the day of the change."""
     rolling_revenue_minor: int
     revenue_at_risk_minor: int
     segment: Segment
     effective_at_us: int
 
 
-def _log_odds(score: float) -> float:
-    return log(score / (100 - score))
+def score_of(odds: float) -> float:
+    """The probability in percent."""
+    return 100 * probability_of(odds)
+
+
+def _odds(score: float) -> float:
+    return score / (100 - score)

@@ -26,7 +26,7 @@ class RiskWatch:
                 self._add(member.account_id, member.risk.due_day)
 
     def look(self, member: Member, day: int, *, from_told: bool = False) -> float:
-        """Bring the level of an account to a day, where purchases of it are known. Returns the log-odds of its risk.
+        """Bring the level of an account to a day, where purchases of it are known. Returns the odds of its risk.
 
         from_told: go on from the level that was told, not from the last one. Complexity: `Risk.settle`.
         """
@@ -34,10 +34,10 @@ class RiskWatch:
         if risk is None or not risk.days_bought:
             return 0.0
         due_day = risk.due_day
-        log_odds = risk.settle(self.rules, max(day, risk.last_day), risk.told_level if from_told else risk.level)
+        odds = risk.settle(self.rules, max(day, risk.last_day), risk.told_level if from_told else risk.level)
         if risk.due_day != due_day:
             self._add(member.account_id, risk.due_day)
-        return log_odds
+        return odds
 
     def due(self, day: int, limit: int) -> list[str]:
         """Up to limit accounts to look at on a day; they are not named again. O(limit)."""
@@ -63,19 +63,20 @@ class RiskWatch:
         member: Member,
         population: str,
         day: int,
-        log_odds: float,
+        odds: float,
         *,
         trigger: Trigger,
         event_id: str | None,
         effective_at_us: int,
     ) -> RiskChange:
-        """The change from the level that was told of an account to the one that it has. `log_odds` as of the day."""
+        """The change from the level that was told of an account to the one that it has. `odds` as of the day."""
         risk = member.risk
         assert isinstance(risk, Risk)
         previous, risk.told_level = risk.told_level, risk.level
         risk.sequence += 1
         risk.effective_at_us = max(risk.effective_at_us, effective_at_us)
-        history = risk.history(max(day, risk.last_day))
+        day = max(day, risk.last_day)
+        history = risk.history(day)
         return RiskChange(
             account_id=member.account_id,
             population=population,
@@ -84,10 +85,11 @@ class RiskWatch:
             current_level=risk.level,
             trigger=trigger,
             event_id=event_id,
-            log_odds=log_odds,
+            odds=odds,
+            parts=risk.parts(self.rules, day),
             history=history,
             rolling_revenue_minor=member.revenue_minor,
-            revenue_at_risk_minor=self.rules.revenue_at_risk_minor(history, member.revenue_minor, log_odds),
+            revenue_at_risk_minor=self.rules.revenue_at_risk_minor(history, member.revenue_minor, odds),
             segment=member.current_segment,
             effective_at_us=risk.effective_at_us,
         )

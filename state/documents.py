@@ -8,22 +8,23 @@ from segmentation.account import NEVER, Account, Profile
 from segmentation.buying import PurchaseDays
 from segmentation.ledger import Ledger
 from segmentation.population import Member
-from segmentation.risk import LEVELS, Risk
+from segmentation.risk import LEVELS, NO_EVIDENCE, Risk
 from segmentation.segments import Segment, Stage
 
 _INTEGER_SIZE = 16
 """Sums of money: 64 bits could overflow, and integers of any size cost more."""
 
-_ACCOUNT = Struct(f"<BHHHI{_INTEGER_SIZE}sHH")
-"""Flags, day, day of the first purchase, due day, version, revenue; the first of the purchase days, and how many bytes
-of them follow. Then the open block of the history."""
+_ACCOUNT = Struct(f"<BHHHI{_INTEGER_SIZE}sHHHHH")
+"""Flags, day, day of the first purchase, due day, version, revenue, the days of evidence; the first of the purchase
+days, and how many bytes of them follow. Then the open block of the history."""
 _ANNOUNCED = 1
 
 _MEMBER = Struct(f"<BBBHIQq{_INTEGER_SIZE}s")
 """Stage, tier, segment, day, sequence, version, effective at, revenue. Then the risk, and the population's name."""
-_RISK = Struct("<HHHHBBIQ")
-"""How many days had a purchase, the first and the last of them, due day, level, level told, sequence, effective at."""
-_NO_RISK = _RISK.pack(0, 0, 0, NEVER, 0, 0, 0, 0)
+_RISK = Struct("<HHHHBBIQHHHH")
+"""How many days had a purchase, the first and the last of them, due day, level, level told, sequence, effective at,
+the days of evidence."""
+_NO_RISK = _RISK.pack(0, 0, 0, NEVER, 0, 0, 0, 0, 0, 0, 0, 0)
 _LEVEL_CODES: dict[str, int] = {level: code for code, level in enumerate(LEVELS)}
 _STAGES = tuple(Stage)
 _STAGE_CODES: dict[str, int] = {stage: code for code, stage in enumerate(_STAGES)}
@@ -45,6 +46,7 @@ def encode_account(account: Account) -> bytes:
                 account.due_day,
                 account.version,
                 account.revenue_minor.to_bytes(_INTEGER_SIZE, "little", signed=True),
+                *account.evidence_days,
                 account.purchase_days.first_day,
                 len(days),
             ),
@@ -56,7 +58,9 @@ def encode_account(account: Account) -> bytes:
 
 def decode_account(account_id: str, document: bytes, index: bytes | None) -> Account:
     """What encode_account wrote, with the index of its closed blocks where there is one."""
-    flags, day, first_purchase_day, due_day, version, revenue, first_day, days = _ACCOUNT.unpack_from(document)
+    flags, day, first_purchase_day, due_day, version, revenue, *evidence_days, first_day, days = _ACCOUNT.unpack_from(
+        document
+    )
     history_at = _ACCOUNT.size + days
     return Account(
         account_id,
@@ -66,6 +70,7 @@ def decode_account(account_id: str, document: bytes, index: bytes | None) -> Acc
         version=version,
         revenue_minor=int.from_bytes(revenue, "little", signed=True),
         announced=bool(flags & _ANNOUNCED),
+        evidence_days=(evidence_days[0], evidence_days[1], evidence_days[2]),
         purchase_days=PurchaseDays(first_day, int.from_bytes(document[_ACCOUNT.size : history_at], "little")),
         history=Ledger(document[history_at:], index or b""),
     )
@@ -83,7 +88,7 @@ def decode_profile(document: bytes | None) -> Profile:
 
 
 def encode_member(member: Member, population: str) -> bytes:
-    """A member of a population. 61 bytes and the population's name."""
+    """A member of a population. 69 bytes and the population's name."""
     return (
         _MEMBER.pack(
             _STAGE_CODES[member.stage],
@@ -130,11 +135,14 @@ def _encode_risk(risk: Risk) -> bytes:
         _LEVEL_CODES[risk.told_level],
         risk.sequence,
         risk.effective_at_us,
+        *risk.evidence_days,
     )
 
 
 def _decode_risk(document: bytes) -> Risk:
-    days_bought, first_day, last_day, due_day, level, told_level, sequence, effective_at_us = _RISK.unpack(document)
+    days_bought, first_day, last_day, due_day, level, told_level, sequence, effective_at_us, *evidence_days = (
+        _RISK.unpack(document)
+    )
     return Risk(
         first_day=first_day,
         last_day=last_day,
@@ -144,4 +152,5 @@ def _decode_risk(document: bytes) -> Risk:
         sequence=sequence,
         effective_at_us=effective_at_us,
         due_day=due_day,
+        evidence_days=tuple(evidence_days) if any(evidence_days) else NO_EVIDENCE,
     )

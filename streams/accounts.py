@@ -177,6 +177,7 @@ class AccountShard(Shard):
         for account_id, events in news.items():
             account = accounts[account_id]
             stage_before, revenue_minor = account.stage(new_start_days), account.revenue_minor
+            evidence_days = account.evidence_days
             due_day = account.due_day if account.version else NEVER  # a new one is in no due index yet
             advanced = account.advance(day, policy)
             cause: Event | None = None
@@ -193,6 +194,7 @@ class AccountShard(Shard):
                 or advanced is not None
                 or account.revenue_minor != revenue_minor
                 or stage is not stage_before
+                or account.evidence_days != evidence_days
                 or not account.announced
             ):
                 standings.append(_standing(account, stage, advanced, cause))
@@ -452,7 +454,12 @@ def _standing(account: Account, stage: str, advanced: Reason | None, cause: Even
         reason,
         event_id,
         occurred_at_us,
-        *((account.purchase_days.first_day, account.day - bought.silent_days, bought.repeats + 1) if bought else ()),
+        *(
+            (account.purchase_days.first_day, account.day - bought.silent_days, bought.repeats + 1)
+            if bought
+            else (0, 0, 0)
+        ),
+        account.evidence_days,
     )
 
 

@@ -1,6 +1,6 @@
 """A segment change as the world reads it: a CloudEvent in binary mode, keyed by account."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from jiter import from_json
@@ -10,8 +10,7 @@ from segmentation.buying import BuyingHistory
 from segmentation.order_index import Share
 from segmentation.policy import Policy
 from segmentation.population import Change
-from segmentation.purchase_model import probability
-from segmentation.risk import RiskChange, RiskRules
+from segmentation.risk import Part, RiskChange, RiskRules, score_of
 from segmentation.segments import Segment
 from streams.instants import format_instant
 from streams.messages import Headers, Mode, Outgoing, header, json_bytes
@@ -103,6 +102,18 @@ class RhythmData(BaseModel):
     """Since the first of them."""
 
 
+class PartData(BaseModel):
+    """What one thing adds to a score."""
+
+    model_config = ConfigDict(strict=True)
+
+    name: str
+    """`rhythm`, `cancel_request`, `support_ticket`, `refund` or `tier_fall`."""
+    points: float
+    days_ago: int | None
+    """Null for the rhythm."""
+
+
 class RiskData(BaseModel):
     """The data of a change of churn risk."""
 
@@ -119,6 +130,8 @@ class RiskData(BaseModel):
     """The probability in percent."""
     probability: float
     """That the account buys nothing in the horizon."""
+    parts: list[PartData]
+    """What the score is made of: together they are it."""
     is_calibrated: bool
     """Whether the policy has a model of this installation's accounts; else the probability is of others' accounts."""
     horizon_days: int
@@ -197,8 +210,7 @@ class ChangeWriter:
 
     def _risk_data(self, change: RiskChange, mode: Mode, effective_at: str, recorded_at: str) -> dict[str, Any]:
         """The fields of RiskData but the playbook."""
-        chance = int(probability(change.log_odds) * 10**6) / 10**6
-        rhythm = rhythm_data(change.history)
+        score = round(score_of(change.odds), 4)
         return {
             "account_id": change.account_id,
             "population": change.population,
@@ -207,12 +219,13 @@ class ChangeWriter:
             "current_level": change.current_level,
             "trigger": change.trigger,
             "event_id": change.event_id,
-            "score": round(100 * chance, 4),
-            "probability": chance,
+            "score": score,
+            "probability": round(score / 100, 6),
+            "parts": part_documents(change.parts),
             "is_calibrated": self.rules.is_calibrated,
             "horizon_days": self.rules.horizon_days,
-            "rhythm": rhythm.model_dump(),
-            "reasons": reasons(rhythm),
+            "rhythm": rhythm_document(change.history),
+            "reasons": reasons(change.history, change.parts),
             "rolling_revenue_minor": change.rolling_revenue_minor,
             "revenue_at_risk_minor": change.revenue_at_risk_minor,
             "segment": change.segment,
@@ -253,22 +266,48 @@ class ChangeWriter:
         }
 
 
-def rhythm_data(history: BuyingHistory) -> RhythmData:
-    """How an account has bought, as it is told."""
-    return RhythmData(
-        days_bought=history.repeats + 1,
-        silent_days=history.silent_days,
-        usual_gap_days=round(history.recency_days / history.repeats) if history.repeats else None,
-        age_days=history.age_days,
-    )
+def rhythm_document(history: BuyingHistory) -> dict[str, int | None]:
+    """RhythmData of how an account has bought."""
+    repeats, recency_days, age_days, _ = history
+    return {
+        "days_bought": repeats + 1,
+        "silent_days": age_days - recency_days,
+        "usual_gap_days": round(recency_days / repeats) if repeats else None,
+        "age_days": age_days,
+    }
 
 
-def reasons(rhythm: RhythmData) -> list[str]:
-    """Why the risk is what it is, in words."""
-    last = "bought today" if not rhythm.silent_days else f"last purchase {_days(rhythm.silent_days)} ago"
-    if rhythm.usual_gap_days is None:
-        return [last, "bought on one day only"]
-    return [f"{last}, usually every {_days(rhythm.usual_gap_days)}", f"bought on {rhythm.days_bought} days"]
+def part_documents(parts: Iterable[Part]) -> list[dict[str, Any]]:
+    """PartData of the parts of a score, rounded so that they still add up to it."""
+    found, score, told = [], 0.0, 0.0
+    for name, points, days_ago in parts:
+        score += points
+        before, told = told, round(score, 4)
+        found.append({"name": name, "points": round(told - before, 4), "days_ago": days_ago})
+    return found
+
+
+def reasons(history: BuyingHistory, parts: Sequence[Part]) -> list[str]:
+    """Why the risk is what it is, in words, what is worst first."""
+    evidence = sorted(parts[1:], key=lambda part: -part.points) if len(parts) > 2 else parts[1:]
+    words = [f"{_EVIDENCE[part.name]} {_ago(part.days_ago or 0)}" for part in evidence]
+    last = f"last purchase {_ago(history.silent_days)}"
+    if not history.repeats:
+        return [*words, last, "bought on one day only"]
+    gap_days = round(history.recency_days / history.repeats)
+    return [*words, f"{last}, usually every {_days(gap_days)}", f"bought on {history.repeats + 1} days"]
+
+
+_EVIDENCE = {
+    "cancel_request": "asked to cancel",
+    "support_ticket": "support ticket",
+    "refund": "refund",
+    "tier_fall": "fell to a lower tier",
+}
+
+
+def _ago(days: int) -> str:
+    return f"{_days(days)} ago" if days else "today"
 
 
 def _days(count: int) -> str:

@@ -12,8 +12,7 @@ from segmentation.explanation import Step, forecast
 from segmentation.order_index import Basis
 from segmentation.policy import Policy
 from segmentation.population import Member
-from segmentation.purchase_model import probability
-from segmentation.risk import LEVELS, RiskRules
+from segmentation.risk import LEVELS, RiskRules, score_of
 from segmentation.segments import Stage
 from segmentation.tiers import Tiers
 from state.documents import decode_account, decode_member, decode_profile
@@ -21,7 +20,16 @@ from state.founding import read_founding
 from state.keys import StageName
 from state.shard_store import ShardStore
 from streams.accounts import POPULATION
-from streams.changes import ChangeData, CutoffsData, PlaybookData, RhythmData, reasons, rhythm_data
+from streams.changes import (
+    ChangeData,
+    CutoffsData,
+    PartData,
+    PlaybookData,
+    RhythmData,
+    part_documents,
+    reasons,
+    rhythm_document,
+)
 from streams.instants import format_instant
 from streams.log import LogReader
 from streams.partitions import partition_of
@@ -50,6 +58,8 @@ class RiskExplanation(BaseModel):
     level: str
     score: float
     """The probability in percent, that nothing is bought in the horizon."""
+    parts: list[PartData]
+    """What it is made of."""
     is_calibrated: bool
     """Whether the policy has a model of this installation's accounts; else the probability is of others' accounts."""
     horizon_days: int
@@ -211,19 +221,20 @@ def _risk(policy: Policy, member: Member, day: int) -> RiskExplanation | None:
     risk, rules = member.risk, RiskRules.of(policy)
     if risk is None or not risk.days_bought:
         return None
-    history = risk.history(max(day, risk.last_day))
-    log_odds = rules.log_odds(history)
-    rhythm = rhythm_data(history)
+    day = max(day, risk.last_day)
+    history, odds = risk.history(day), risk.odds(rules, day)
+    parts = risk.parts(rules, day)
     above = LEVELS[LEVELS.index(risk.level) + 1 :]
     next_day = risk.rises_on(rules, day) if above else NEVER
     return RiskExplanation(
         level=risk.level,
-        score=round(100 * probability(log_odds), 4),
+        score=round(score_of(odds), 4),
+        parts=[PartData.model_validate(part) for part in part_documents(parts)],
         is_calibrated=rules.is_calibrated,
         horizon_days=rules.horizon_days,
-        rhythm=rhythm,
-        reasons=reasons(rhythm),
-        revenue_at_risk_minor=rules.revenue_at_risk_minor(history, member.revenue_minor, log_odds),
+        rhythm=RhythmData.model_validate(rhythm_document(history)),
+        reasons=reasons(history, parts),
+        revenue_at_risk_minor=rules.revenue_at_risk_minor(history, member.revenue_minor, odds),
         sequence=risk.sequence,
         next_level=above[0] if above else None,
         next_level_on=_date(next_day) if next_day < NEVER else None,

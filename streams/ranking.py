@@ -4,14 +4,15 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
+from types import MappingProxyType
 from typing import Any
 
 from segmentation.account import Reason, Standing
 from segmentation.events import MICROSECONDS_PER_DAY
 from segmentation.order_index import Basis
 from segmentation.policy import Policy
-from segmentation.population import Change, Member, Population, effective_at_us
-from segmentation.risk import Level, RiskChange, Trigger
+from segmentation.population import Change, Direction, Member, Population, effective_at_us
+from segmentation.risk import LEVELS, Level, Risk, RiskChange, Trigger
 from segmentation.risk_watch import RiskWatch
 from segmentation.segments import Segment
 from state.documents import decode_member, encode_member
@@ -208,7 +209,11 @@ class RankingShard(Shard):
         population, effective_at_us = self._population(data.population), parse_instant(data.effective_at)
         if isinstance(data, ChangeData):
             segment = Segment(data.current_segment)
-            return population.was_told(data.account_id, data.sequence, segment, effective_at_us, instead=instead)
+            member = population.was_told(data.account_id, data.sequence, segment, effective_at_us, instead=instead)
+            if member is not None:
+                member.risk = member.risk or Risk()
+                member.risk.note_change(_fall_day(data.direction, effective_at_us))
+            return member
         level = Level(data.current_level)
         return population.was_told_risk(data.account_id, data.sequence, level, effective_at_us, instead=instead)
 
@@ -306,8 +311,11 @@ class RankingShard(Shard):
             standings = [standing for _, message in group for standing in message.standings]
             changes, members = population.apply(standings, self.clock_us)
             out += self._records(changes, mode, end)
-            out += self._risk_records(self._look(population, members, standings), mode, end)
-            _write(population, members, commit)
+            told = {standing.account_id: standing for standing in standings}
+            noted = self._note_evidence(population, told.values(), changes)
+            looked_at = {account_id: population.members[account_id] for account_id in {**told, **noted}}
+            out += self._risk_records(self._look(population, looked_at.values(), told, noted), mode, end)
+            _write(population, ({member.account_id: member for member in members} | looked_at).values(), commit)
         if was_silent and not self._must_be_silent(end):
             self.muted_until = 0
             modes = [message.mode for _, _, message in portion if isinstance(message, Standings)]
@@ -333,27 +341,62 @@ class RankingShard(Shard):
 
     # -- risk --------------------------------------------------------------------------------------------------------
 
+    def _note_evidence(
+        self, population: Population, standings: Iterable[Standing], changes: Iterable[Change]
+    ) -> dict[str, Trigger]:
+        """Take over what happened to accounts that have purchased: told of them, or a change of tier.
+
+        Returns what is news, by account.
+        """
+        noted = {}
+        for standing in standings:
+            risk = population.members[standing.account_id].risk
+            news = risk.note(standing.evidence_days) if risk is not None and any(standing.evidence_days) else None
+            if news is not None:
+                noted[standing.account_id] = Trigger(news)
+        for change in changes:
+            risk = population.members[change.account_id].risk
+            fall_day = _fall_day(change.direction, change.effective_at_us)
+            if risk is not None and risk.note_change(fall_day):
+                noted.setdefault(change.account_id, Trigger.TIER_FALL if fall_day else Trigger.EVIDENCE_OVER)
+        return noted
+
     def _look(
-        self, population: Population, members: Iterable[Member], standings: Sequence[Standing] = (), on_day: int = 0
+        self,
+        population: Population,
+        members: Iterable[Member],
+        told: Mapping[str, Standing] = MappingProxyType({}),
+        noted: Mapping[str, Trigger] = MappingProxyType({}),
+        on_day: int = 0,
     ) -> list[RiskChange]:
-        """Bring the levels of these members to the day. Returns the changes, of which `standings` say the cause."""
+        """Bring the levels of these members to the day. Returns the changes, whose cause is in the rest."""
         watch, changes = self._watch, []
         for member in members:
             day = max(member.day, self.watched_day, on_day)
-            log_odds = watch.look(member, day)
+            before = member.risk.level if member.risk else Level.LOW
+            odds = watch.look(member, day)
             if population.muted or not member.is_risk_untold:
                 continue
-            own = next((s for s in reversed(standings) if s.account_id == member.account_id), None)
-            is_purchase = own is not None and own.reason in (Reason.PURCHASE, Reason.REFUND)
+            assert member.risk is not None
+            own = told.get(member.account_id)
+            if own is not None and own.reason not in (Reason.PURCHASE, Reason.REFUND):
+                own = None
+            if member.account_id in noted:
+                trigger = noted[member.account_id]
+            elif own is not None:
+                trigger = Trigger.PURCHASE
+            else:
+                is_calmer = LEVELS.index(member.risk.level) < LEVELS.index(before)
+                trigger = Trigger.EVIDENCE_OVER if is_calmer else Trigger.SILENCE
             changes.append(
                 watch.change(
                     member,
                     population.name,
                     day,
-                    log_odds,
-                    trigger=Trigger.PURCHASE if is_purchase else Trigger.SILENCE,
-                    event_id=own.event_id if own is not None and is_purchase else None,
-                    effective_at_us=effective_at_us(own if is_purchase else None, self.clock_us),
+                    odds,
+                    trigger=trigger,
+                    event_id=own.event_id if own is not None else None,
+                    effective_at_us=effective_at_us(own, self.clock_us),
                 )
             )
         return changes
@@ -424,6 +467,9 @@ class RankingShard(Shard):
             account_ids = [account_id for _, account_id in untold]
             changes, members = population.announce(account_ids, self.clock_us)
             out += self._records(changes, self.announcing, position)
+            for account_id in self._note_evidence(population, (), changes):
+                member = population.members[account_id]
+                self._watch.look(member, max(member.day, self.watched_day))
             members += (risky := [m for m in map(population.members.__getitem__, account_ids) if m.is_risk_untold])
             out += self._risk_records(self._found(population, risky), self.announcing, position)
             _write(population, members, commit)
@@ -460,6 +506,11 @@ _Taken = tuple[Record, str, Standings | ValueError]
 def _population_and_instant(news: tuple[str, Standings]) -> tuple[str, int, Mode]:
     name, message = news
     return name, message.clock_us, message.mode
+
+
+def _fall_day(direction: str, effective_at_us: int) -> int:
+    """The day of a change that is a fall of tier; 0 for another one."""
+    return effective_at_us // MICROSECONDS_PER_DAY if direction == Direction.DOWN else 0
 
 
 def _write(population: Population, members: Iterable[Member], commit: Commit) -> None:

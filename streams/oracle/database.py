@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from segmentation.account import NEVER
 from segmentation.buying import KEPT_DAYS
 from segmentation.policy import ALL, Policy
-from segmentation.risk import RiskRules
+from segmentation.risk import EVIDENCE, RiskRules
 from streams.snapshot import ShardState, Snapshot
 from streams.topics import ACCOUNT_INPUTS, EVENT_TOPICS, Topic
 
@@ -127,6 +127,10 @@ class Database:
             ],
         )
         risk = policy.risk
+        self.insert(
+            "evidence_rules",
+            [(name, factor, rules.evidence_days) for name, factor in zip(EVIDENCE, rules.factors, strict=True)],
+        )
         self.insert("risk_boundaries", [(score, score - risk.band) for score in (risk.watch, risk.high)])
         self.insert("boundaries", [(share_bp,) for share_bp in policy.boundaries])
         converter = policy.converter()
@@ -192,6 +196,19 @@ class Database:
                 for members in shard.populations.values()
                 for member in members.values()
                 if (risk := member.risk) is not None
+            ),
+        )
+
+        self.insert(
+            "evidence",
+            (
+                (member.account_id, name, day)
+                for shard in snapshot.ranking_shards
+                for members in shard.populations.values()
+                for member in members.values()
+                if member.risk is not None
+                for name, day in zip(EVIDENCE, member.risk.evidence_days, strict=True)
+                if day
             ),
         )
 

@@ -10,6 +10,8 @@ SELECT
     arg_min(revenue_day, log_offset) AS revenue_day,
     arg_min(amount_minor, log_offset) AS amount_minor,
     arg_min(is_refund, log_offset) AS is_refund,
+    arg_min(occurred_day, log_offset) AS occurred_day,
+    arg_min(kind, log_offset) AS kind,
     min(revenue_day) AS earliest_day,
     min(revenue_day) <> max(revenue_day)
     OR coalesce(min(amount_minor) <> max(amount_minor), false)
@@ -130,9 +132,7 @@ FROM judged
 LEFT JOIN levels USING (population, revenue_minor)
 WHERE judged.day > 0;
 
--- How each account has bought, and the levels of risk that are allowed: with a band, or where the shards' clocks show
--- different days, there may be several. Which account has which is decided on a day between the first that a clock shows
--- and its own shard's.
+-- How each account has bought.
 CREATE TABLE rhythms AS
 WITH bought AS (
     SELECT
@@ -153,37 +153,6 @@ JOIN account_shards USING (shard)
 JOIN expected USING (account_id, shard)
 WHERE is_kept AND revenue_day <= account_shards.day AND expected.is_certain
 GROUP BY bought.account_id;
-
-CREATE TABLE allowed_levels AS
-WITH days AS (
-    SELECT account_id, unnest(list_distinct([greatest(first_clock_day, last_day), day])) AS on_day
-    FROM rhythms
-    CROSS JOIN (SELECT min(day) AS first_clock_day FROM account_shards WHERE day > 0)
-),
-scores AS (
-    SELECT
-        account_id,
-        score_of(days_bought, last_day - first_day, on_day - first_day, r, alpha_days, a, b, horizon_days) AS score
-    FROM days
-    JOIN rhythms USING (account_id)
-    CROSS JOIN rules
-)
-SELECT
-    account_id,
-    min(score) AS score,
-    min(surely) AS lowest,
-    max(perhaps) AS highest
-FROM (
-    SELECT
-        account_id,
-        scores.score,
-        count(*) FILTER (scores.score >= risk_boundaries.score + 1e-9) AS surely,
-        count(*) FILTER (scores.score >= risk_boundaries.lower_score - 1e-9) AS perhaps
-    FROM scores
-    CROSS JOIN risk_boundaries
-    GROUP BY account_id, scores.score
-)
-GROUP BY account_id;
 
 -- The changes, each once, as the log has them first.
 CREATE TABLE told AS
@@ -210,12 +179,80 @@ SELECT
     account_id,
     unnest(arg_max({
         'sequence': sequence,
+        'previous': previous,
         'current': current,
         'effective_at_us': effective_at_us,
         'fingerprint': fingerprint
     }, sequence))
 FROM told
 GROUP BY subject, account_id;
+
+-- What multiplies the odds for some days: the latest day of each kind.
+CREATE TABLE expected_evidence AS
+SELECT account_id, name, max(day) AS day
+FROM (
+    SELECT account_id, CASE WHEN topic = 'purchases' THEN 'refund' ELSE kind END AS name, occurred_day AS day
+    FROM events
+    WHERE (topic = 'purchases' AND is_refund) OR topic = 'engagements'
+    UNION ALL
+    SELECT account_id, 'tier_fall', (effective_at_us // 86400000000)::INTEGER
+    FROM last_told
+    WHERE subject = 'segment' AND list_position(['key', 'enterprise', 'commercial'], current)
+        > list_position(['key', 'enterprise', 'commercial'], previous)
+)
+WHERE name IN (SELECT name FROM evidence_rules)
+GROUP BY account_id, name;
+
+-- The levels of risk that are allowed: with a band, or where the shards' clocks show different days, there may be several.
+-- Which one an account has is decided on a day between the first that a clock shows and its own shard's.
+CREATE TABLE allowed_levels AS
+WITH days AS (
+    SELECT account_id, unnest(range(greatest(least(first_clock_day, day), last_day), day + 1)) AS on_day
+    FROM rhythms
+    CROSS JOIN (SELECT min(day) AS first_clock_day FROM account_shards WHERE day > 0)
+),
+factors AS (
+    SELECT days.account_id, days.on_day, product(evidence_rules.factor) AS factor
+    FROM days
+    JOIN expected_evidence AS evidence USING (account_id)
+    JOIN evidence_rules USING (name)
+    WHERE evidence.day <= days.on_day AND days.on_day < evidence.day + evidence_rules.days
+    GROUP BY days.account_id, days.on_day
+),
+chances AS (
+    SELECT
+        account_id,
+        on_day,
+        score_of(days_bought, last_day - first_day, on_day - first_day, r, alpha_days, a, b, horizon_days) / 100 AS chance
+    FROM days
+    JOIN rhythms USING (account_id)
+    CROSS JOIN rules
+),
+scores AS (
+    SELECT
+        account_id,
+        on_day,
+        100 * coalesce(factor, 1) * chance / (1 - chance + coalesce(factor, 1) * chance) AS score
+    FROM chances
+    LEFT JOIN factors USING (account_id, on_day)
+)
+SELECT
+    account_id,
+    max(score) AS score,
+    min(surely) AS lowest,
+    max(perhaps) AS highest
+FROM (
+    SELECT
+        account_id,
+        on_day,
+        any_value(scores.score) AS score,
+        count(*) FILTER (scores.score >= risk_boundaries.score + 1e-9) AS surely,
+        count(*) FILTER (scores.score >= risk_boundaries.lower_score - 1e-9) AS perhaps
+    FROM scores
+    CROSS JOIN risk_boundaries
+    GROUP BY account_id, on_day
+)
+GROUP BY account_id;
 
 CREATE TABLE last_compacted AS
 SELECT

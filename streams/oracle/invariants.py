@@ -177,6 +177,27 @@ def rhythm(database: Database) -> Iterator[Row]:
     """)
 
 
+def evidence(database: Database) -> Iterator[Row]:
+    """The ranking stage knows when an account last asked to cancel, and so on, and when it last fell by a tier."""
+    return database.rows("""
+        SELECT
+            concat(account_id, ' ', name),
+            coalesce(expected.day::VARCHAR, 'never'),
+            coalesce(found.day::VARCHAR, 'never')
+        FROM (
+            SELECT account_id, name, expected_evidence.day
+            FROM expected_evidence
+            JOIN rhythms USING (account_id)
+        ) AS expected
+        FULL JOIN (
+            SELECT account_id, name, evidence.day FROM evidence JOIN rhythms USING (account_id)
+        ) AS found USING (account_id, name)
+        CROSS JOIN completeness
+        WHERE expected.day IS DISTINCT FROM found.day AND are_changes_complete
+        ORDER BY account_id, name
+    """)
+
+
 def risk_level(database: Database) -> Iterator[Row]:
     """An account's level of risk is one that its score and the band allow."""
     return database.rows("""
@@ -189,7 +210,9 @@ def risk_level(database: Database) -> Iterator[Row]:
             level
         FROM risks
         JOIN allowed_levels USING (account_id)
-        WHERE NOT list_contains(list_slice(['low', 'watch', 'high'], lowest + 1, highest + 1), level)
+        CROSS JOIN completeness
+        WHERE are_changes_complete
+            AND NOT list_contains(list_slice(['low', 'watch', 'high'], lowest + 1, highest + 1), level)
         ORDER BY account_id
     """)
 
@@ -426,6 +449,7 @@ INVARIANTS: tuple[Invariant, ...] = (
     segment,
     told,
     rhythm,
+    evidence,
     risk_level,
     risk_told,
     change_identity,

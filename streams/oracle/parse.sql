@@ -29,6 +29,8 @@ typed AS (
         fields[2] AS event_id,
         topic = 'purchases' AND fields[6] IS NOT DISTINCT FROM 'refund' AS is_refund,
         day_of(CASE WHEN is_refund AND fields[7] IS NOT NULL THEN fields[7] ELSE fields[3] END) AS revenue_day,
+        day_of(fields[3]) AS occurred_day,
+        fields[6] AS kind,
         try_cast(fields[4] AS HUGEINT) AS amount,
         fields[5] AS currency
     FROM parsed
@@ -44,7 +46,9 @@ SELECT
     CASE WHEN topic = 'purchases' THEN
         converted(amount, rates.numerator, rates.denominator) * CASE WHEN is_refund THEN -1 ELSE 1 END
     END,
-    is_refund
+    is_refund,
+    occurred_day,
+    kind
 FROM typed
 LEFT JOIN rates USING (currency);
 

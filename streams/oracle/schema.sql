@@ -6,6 +6,7 @@ CREATE TABLE rules (
     window_days INTEGER, new_start_days INTEGER, band_bp INTEGER, by_revenue BOOLEAN, base_currency VARCHAR,
     default_population VARCHAR, r DOUBLE, alpha_days DOUBLE, a DOUBLE, b DOUBLE, horizon_days INTEGER, kept_days INTEGER
 );
+CREATE TABLE evidence_rules (name VARCHAR, factor DOUBLE, days INTEGER);
 CREATE TABLE risk_boundaries (score DOUBLE, lower_score DOUBLE);
 CREATE TABLE boundaries (share_bp INTEGER);
 CREATE TABLE rates (currency VARCHAR, numerator HUGEINT, denominator HUGEINT);
@@ -24,6 +25,7 @@ CREATE TABLE risks (
     account_id VARCHAR, first_day INTEGER, last_day INTEGER, days_bought INTEGER, level VARCHAR, told_level VARCHAR,
     sequence BIGINT, effective_at_us BIGINT
 );
+CREATE TABLE evidence (account_id VARCHAR, name VARCHAR, day INTEGER);
 CREATE TABLE members (
     account_id VARCHAR, ranking_shard INTEGER, population VARCHAR, stage VARCHAR, revenue_minor HUGEINT,
     current_segment VARCHAR, segment VARCHAR, sequence BIGINT, effective_at_us BIGINT
@@ -41,7 +43,7 @@ CREATE TABLE completeness (are_dead_letters_complete BOOLEAN, are_changes_comple
 CREATE TABLE dead_letters (topic VARCHAR, shard INTEGER, log_offset BIGINT);
 CREATE TABLE records (
     topic VARCHAR, shard INTEGER, log_offset BIGINT, is_dead BOOLEAN, account_id VARCHAR, event_id VARCHAR,
-    revenue_day INTEGER, amount_minor HUGEINT, is_refund BOOLEAN
+    revenue_day INTEGER, amount_minor HUGEINT, is_refund BOOLEAN, occurred_day INTEGER, kind VARCHAR
 );
 -- Of segments and of risk: "subject" says of which, "previous" and "current" are segments or levels.
 CREATE TABLE changes (

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
 
-from segmentation.account import NEVER, NO_DAY, Account, Profile, Reason, entry_id_of
+from segmentation.account import EVIDENCE_TOLD, NEVER, NO_DAY, Account, Profile, Reason, entry_id_of
 from segmentation.buying import PurchaseDays
 from segmentation.events import MICROSECONDS_PER_DAY, Engagement, Event, Purchase, Signup
 from segmentation.ledger import Ledger
@@ -41,6 +41,20 @@ def rhythm_by_definition(events: Iterable[Event], day: int) -> tuple[int, int] |
     """How often the account had bought by a day, counted by days, and the last of them; None if it had not."""
     days = {e.day for e in events if isinstance(e, Purchase) and not e.is_refund and e.day <= day}
     return (len(days), max(days)) if days else None
+
+
+def evidence_by_definition(events: Iterable[Event]) -> tuple[int, ...]:
+    """The last day of each kind of evidence that the account stage tells."""
+    days = dict.fromkeys(EVIDENCE_TOLD, 0)
+    for event in events:
+        name = None
+        if isinstance(event, Engagement):
+            name = event.kind
+        elif isinstance(event, Purchase) and event.is_refund:
+            name = "refund"
+        if name in days:
+            days[name] = max(days[name], event.occurred_at_us // MICROSECONDS_PER_DAY)
+    return tuple(days.values())
 
 
 class StoredAccount:
@@ -100,6 +114,7 @@ class StoredAccount:
             due_day=old.due_day,
             version=old.version,
             announced=old.announced,
+            evidence_days=old.evidence_days,
             purchase_days=PurchaseDays(old.purchase_days.first_day, old.purchase_days.bits),
             history=self.history.reopen(),
         )

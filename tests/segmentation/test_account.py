@@ -31,6 +31,7 @@ from tests.segmentation.stored_account import (
     by_definition,
     day_of,
     engagement,
+    evidence_by_definition,
     instant_of,
     purchase,
     rhythm_by_definition,
@@ -71,7 +72,7 @@ def _events(kinds: Sequence[_Kind]) -> list[Event]:
             elif kind == "signup":
                 events.append(signup(event_id, day))
             else:
-                events.append(engagement(event_id, day))
+                events.append(engagement(event_id, day, ("login", "cancel_request", "support_ticket")[number % 3]))
     return events
 
 
@@ -115,6 +116,7 @@ def test_after_every_batch_an_account_is_what_its_events_and_the_day_say(
         told += batch
         assert stored.standing == by_definition(told, stored.day, policy)
         assert stored.rhythm == rhythm_by_definition(told, stored.day)
+        assert stored.account.evidence_days == evidence_by_definition(told)
         assert stored.account.version == bool(told) + sum(isinstance(event, Purchase) for event in told)
         for _ in range(rng.choice((0, 0, 1, 2))):
             stored.tick(stored.day + rng.choice((1, 1, 1, 2, 5, 13)))

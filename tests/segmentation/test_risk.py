@@ -1,25 +1,26 @@
 """Churn risk: its levels, and the day on which silence changes them."""
 
-from math import exp, log, log1p
+from math import exp, log1p
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segmentation.account import NEVER
+from segmentation.account import EVIDENCE_TOLD, NEVER
 from segmentation.buying import BuyingHistory
 from segmentation.policy import Policy, PolicyError
 from segmentation.population import Member
 from segmentation.purchase_model import (
     BuyingModel,
-    log_odds_no_purchase,
-    probability,
+    odds_no_purchase,
     probability_alive,
     probability_no_purchase,
+    probability_of,
 )
-from segmentation.risk import LEVELS, UNCALIBRATED, Level, Risk, RiskRules, Trigger
+from segmentation.risk import EVIDENCE, LEVELS, TIER_FALL, UNCALIBRATED, Level, Risk, RiskRules, Trigger, score_of
 from segmentation.risk_watch import RiskWatch
 from segmentation.segments import Segment
+from streams.changes import part_documents, reasons
 
 MODEL = {
     **{"r": "0.605217", "alpha_days": "56.4097", "a": "0.638518", "b": "1.17643"},
@@ -39,7 +40,14 @@ histories = st.tuples(st.integers(0, 300), st.integers(0, 2_000), st.integers(0,
 def score(silent_days: int) -> float:
     """Of the regular account after so many days without a purchase, in percent."""
     history = REGULAR._replace(age_days=REGULAR.age_days + silent_days)
-    return 100 * probability(RULES.log_odds(history))
+    return 100 * probability_no_purchase(RULES.model, history, 90)
+
+
+def happened(risk: Risk, name: str, day: int) -> bool:
+    """This happened on a day. Returns whether that is news."""
+    if name == TIER_FALL:
+        return risk.note_change(day)
+    return risk.note(tuple(day if name == other else 0 for other in EVIDENCE_TOLD)) is not None
 
 
 def regular() -> Risk:
@@ -50,22 +58,21 @@ def regular() -> Risk:
 
 
 @given(models, histories, st.integers(1, 3_650))
-def test_log_odds_are_those_of_the_probability(model: BuyingModel, history: BuyingHistory, horizon: int) -> None:
-    """And the probability is that it has left, or stays and does not buy."""
+def test_odds_are_those_of_the_probability(model: BuyingModel, history: BuyingHistory, horizon: int) -> None:
+    """And the probability is that it has left, or stays and does not buy. It only rises while an account is silent."""
     silent = exp(-(model.r + history.repeats) * log1p(horizon / (model.alpha_days + history.age_days)))
     expected = 1 - probability_alive(model, history) * (1 - silent)
     assert probability_no_purchase(model, history, horizon) == pytest.approx(expected, rel=1e-9)
-    log_odds = log_odds_no_purchase(model, history, horizon)
-    assert probability(log_odds) == pytest.approx(expected, rel=1e-9)
-    later = history._replace(age_days=history.age_days + 1)
-    assert log_odds_no_purchase(model, later, horizon) >= log_odds - 1e-9
+    odds = odds_no_purchase(model, *history[:3], horizon)
+    assert probability_of(odds) == pytest.approx(expected, rel=1e-9)
+    assert odds_no_purchase(model, *history[:2], history.age_days + 1, horizon) >= odds * (1 - 1e-9)
 
 
 def test_an_account_rises_at_the_boundary_and_falls_below_the_band() -> None:
     """Watched from 50 on, and no longer below 40; in danger from 80 on, and no longer below 70."""
 
     def level(points: float, before: Level) -> Level:
-        return RULES.level(log(points / (100 - points)), before)
+        return RULES.level(points / (100 - points), before)
 
     assert [level(points, Level.LOW) for points in (49.9, 50.1, 79.9, 80.1)] == ["low", "watch", "watch", "high"]
     assert [level(points, Level.HIGH) for points in (70.1, 69.9, 40.1, 39.9)] == ["high", "watch", "watch", "low"]
@@ -85,15 +92,15 @@ def test_silence_raises_the_level_on_the_day_that_was_worked_out() -> None:
     assert (risk.level, risk.due_day) == (Level.HIGH, NEVER)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
-    st.lists(st.tuples(st.integers(1, 60), st.booleans()), min_size=1, max_size=25),
-    st.sampled_from([RULES, RiskRules.of(Policy.default()), RULES._replace(horizon_days=7)]),
+    st.lists(st.tuples(st.integers(1, 60), st.sampled_from(["buys", *EVIDENCE]), st.integers(-3, 40)), max_size=25),
+    st.sampled_from([RULES, RiskRules.of(Policy.default()), RULES._replace(horizon_days=7, evidence_days=9)]),
 )
 def test_the_watch_that_looks_only_when_somebody_is_due_misses_nothing(
-    steps: list[tuple[int, bool]], rules: RiskRules
+    steps: list[tuple[int, str, int]], rules: RiskRules
 ) -> None:
-    """Every day the level is what it would be if the account were looked at each day."""
+    """Every day the level is what it would be if the account were looked at each day. Evidence may be dated ahead."""
     member = Member("acme", risk=Risk())
     watch = RiskWatch(rules, [member])
     daily, day, days = Risk(), 1_000, [1_000]
@@ -102,7 +109,7 @@ def test_the_watch_that_looks_only_when_somebody_is_due_misses_nothing(
         risk.know(1_000, 1_000, 1)
     watch.look(member, day)
     daily.settle(rules, day, daily.level)
-    for wait, buys in steps:
+    for wait, happens, ahead_days in steps:
         for _ in range(wait):
             day += 1
             for account_id in watch.due(day, 1):
@@ -111,13 +118,50 @@ def test_the_watch_that_looks_only_when_somebody_is_due_misses_nothing(
             daily.settle(rules, day, daily.level)
             assert member.risk.level is daily.level, f"on day {day}"
             assert member.risk.due_day > day
-        if buys:
-            days.append(day)
-            for risk in (member.risk, daily):
-                risk.know(days[0], day, len(days))
-            watch.look(member, day)
-            daily.settle(rules, day, daily.level)
-            assert member.risk.level is daily.level
+        for risk in (member.risk, daily):
+            if happens == "buys":
+                days.append(day)
+                risk.know(days[0], day, len(set(days)))
+            else:
+                happened(risk, happens, day + ahead_days)
+        watch.look(member, day)
+        daily.settle(rules, day, daily.level)
+        assert member.risk.level is daily.level
+
+
+def test_evidence_multiplies_the_odds_while_it_is_fresh() -> None:
+    """A request to cancel on the day of the last purchase: four times the odds for 30 days, and no longer."""
+    calm, asked = regular(), regular()
+    assert happened(asked, "cancel_request", 1_084)
+    assert not happened(asked, "cancel_request", 1_080), "an older one is no news"
+    for day, factor in ((1_084, 4), (1_113, 4), (1_114, 1)):
+        assert asked.odds(RULES, day) == pytest.approx(factor * calm.odds(RULES, day))
+    levels = []
+    for day in (1_084, 1_113, 1_114):
+        asked.settle(RULES, day, asked.level)
+        levels.append(asked.level)
+    assert levels == ["watch", "watch", "low"]
+
+
+def test_the_parts_of_a_score_add_up() -> None:
+    """The rhythm first, then each piece of evidence on top of it, with its age."""
+    risk = regular()
+    happened(risk, "refund", 1_090)
+    happened(risk, "tier_fall", 1_099)
+    happened(risk, "cancel_request", 1_000)
+    parts = risk.parts(RULES, 1_100)
+    assert [(part.name, part.days_ago) for part in parts] == [("rhythm", None), ("refund", 10), ("tier_fall", 1)]
+    assert parts[0].points == pytest.approx(score(16))
+    assert all(part.points > 0 for part in parts)
+    assert sum(part.points for part in parts) == pytest.approx(score_of(risk.odds(RULES, 1_100)))
+    score_told = round(score_of(risk.odds(RULES, 1_100)), 4)
+    assert sum(document["points"] for document in part_documents(parts)) == pytest.approx(score_told)
+    assert reasons(risk.history(1_100), parts) == [
+        "fell to a lower tier 1 day ago",
+        "refund 10 days ago",
+        "last purchase 16 days ago, usually every 21 days",
+        "bought on 5 days",
+    ]
 
 
 def test_due_accounts_are_named_once_and_in_portions() -> None:
@@ -139,8 +183,8 @@ def test_changes_of_one_account_are_a_chain() -> None:
     changes = []
     for silent_days, trigger in ((65, Trigger.SILENCE), (200, Trigger.SILENCE)):
         day = 1_084 + silent_days
-        log_odds = watch.look(member, day)
-        changes.append(watch.change(member, "all", day, log_odds, trigger=trigger, event_id=None, effective_at_us=day))
+        odds = watch.look(member, day)
+        changes.append(watch.change(member, "all", day, odds, trigger=trigger, event_id=None, effective_at_us=day))
     assert [(c.sequence, c.previous_level, c.current_level) for c in changes] == [
         (1, "low", "watch"),
         (2, "watch", "high"),
@@ -158,9 +202,9 @@ def test_changes_of_one_account_are_a_chain() -> None:
 def test_revenue_at_risk_is_brought_down_to_the_horizon(age_days: int, revenue_minor: int, days: int) -> None:
     """Never up: a young account has not brought more than it has."""
     history = BuyingHistory(0, 0, age_days)
-    expected = round(revenue_minor * 90 / days * probability(1.0))
-    assert RULES.revenue_at_risk_minor(history, revenue_minor, 1.0) == expected
-    assert RULES.revenue_at_risk_minor(history, -revenue_minor, 1.0) == 0
+    expected = round(revenue_minor * 90 / days * 0.75)
+    assert RULES.revenue_at_risk_minor(history, revenue_minor, 3.0) == expected
+    assert RULES.revenue_at_risk_minor(history, -revenue_minor, 3.0) == 0
 
 
 def test_without_a_model_the_score_is_not_calibrated() -> None:
@@ -169,11 +213,10 @@ def test_without_a_model_the_score_is_not_calibrated() -> None:
     assert not rules.is_calibrated
     assert rules.model == UNCALIBRATED
     assert RULES.is_calibrated
-    rare, often = BuyingHistory(1, 100, 200), BuyingHistory(9, 100, 200)
-    silent, fresh = BuyingHistory(4, 100, 300), BuyingHistory(4, 100, 110)
-    assert rules.log_odds(silent) > rules.log_odds(fresh)
-    assert rules.log_odds(rare) > rules.log_odds(BuyingHistory(9, 190, 200))
-    assert rules.log_odds(often) != rules.log_odds(rare)
+    regular_, silent = regular(), regular()
+    assert silent.odds(rules, 1_300) > regular_.odds(rules, 1_100)
+    often = Risk(first_day=1_000, last_day=1_084, days_bought=9)
+    assert often.odds(rules, 1_090) < regular_.odds(rules, 1_090)
 
 
 @pytest.mark.parametrize(
@@ -184,6 +227,8 @@ def test_without_a_model_the_score_is_not_calibrated() -> None:
         ({"watch": 0}, "risk.watch"),
         ({"horizon_days": "90"}, "risk.horizon_days"),
         ({"hihg": 80}, "risk.hihg"),
+        ({"evidence": {"cancel_request": 0}}, "risk.evidence.cancel_request"),
+        ({"evidence": {"refnud": 2}}, "risk.evidence.refnud"),
     ],
 )
 def test_a_policy_says_what_is_wrong_with_its_risk(table: dict[str, object], field: str) -> None:

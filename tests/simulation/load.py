@@ -28,6 +28,9 @@ class Meaning(NamedTuple):
     amount_minor: int
     """In base currency; negative for a refund. 0 for what is no purchase."""
     is_refund: bool
+    occurred_day: int
+    engagement: str | None
+    """Its kind."""
 
 
 class Sent(NamedTuple):
@@ -108,7 +111,7 @@ class Load:
             document["attributes"] = {"region": chance.choice(["north", "south"])}
         elif kind < 0.25:
             topic = Topic.ENGAGEMENTS
-            document["kind"] = "login"
+            document["kind"] = chance.choice(["login", "cancel_request", "support_ticket"])
         else:
             amount_minor = chance.choice(AMOUNTS_MINOR)
             document |= {"amount_minor": amount_minor, "currency": "USD"}
@@ -119,7 +122,10 @@ class Load:
                     purchased_at_us = occurred_at_us - chance.randrange(3 * MICROSECONDS_PER_DAY)
                     document["purchased_at"] = format_instant(purchased_at_us)
                     day = purchased_at_us // MICROSECONDS_PER_DAY
-        meaning = Meaning(account, document["event_id"], day, amount_minor, is_refund)  # type: ignore[arg-type]
+        engagement = str(document["kind"]) if topic is Topic.ENGAGEMENTS else None
+        occurred_day = occurred_at_us // MICROSECONDS_PER_DAY
+        event_id = str(document["event_id"])
+        meaning = Meaning(account, event_id, day, amount_minor, is_refund, occurred_day, engagement)
         return self._record(topic, account, json.dumps(document).encode(), meaning)
 
     def _bad(self) -> Sent:

@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 import orjson
 
 from segmentation.account import NEVER
+from segmentation.events import MICROSECONDS_PER_DAY
 from segmentation.policy import WHOLE_BP, Policy
 from segmentation.population import Member
 from streams.dead_letters import read_dead_letter
+from streams.instants import parse_instant
 from streams.messages import header
 from streams.snapshot import Snapshot
 from streams.topics import ACCOUNT_INPUTS, EVENT_TOPICS, Topic
@@ -44,6 +46,8 @@ class Expected(NamedTuple):
     stage: str
     bought: tuple[int, ...]
     """The days with a purchase up to `day`, in order."""
+    evidence: tuple[int, int, int]
+    """The last day of a request to cancel, of a support ticket, of a refund; 0: none."""
 
     @property
     def is_ranked(self) -> bool:
@@ -56,7 +60,7 @@ def wrongs(snapshot: Snapshot, log: SimulatedLog, policy: Policy) -> Iterator[Wr
     expected = _expected(snapshot, log, policy)
     yield from _accounts(snapshot, expected)
     yield from _segments(snapshot, expected, policy)
-    yield from _risks(snapshot, expected, policy)
+    yield from _risks(snapshot, log, expected, policy)
     for chains in (SEGMENTS, RISKS):
         yield from _changes(snapshot, log, chains)
     yield from _counters(snapshot, log)
@@ -77,10 +81,14 @@ def _expected(snapshot: Snapshot, log: SimulatedLog, policy: Policy) -> dict[str
         shards[meaning.account_id] = number
     firsts: dict[str, int] = defaultdict(lambda: NEVER)
     bought: dict[str, set[int]] = defaultdict(set)
+    evidence: dict[tuple[str, str], int] = defaultdict(int)
     revenues: dict[str, int] = defaultdict(int)
     days = {shard.partition: shard.day for shard in snapshot.account_shards}
     for (account_id, topic, _), meaning in events.items():
         day = days[shards[account_id]]
+        happened = "refund" if meaning.is_refund else meaning.engagement
+        if happened is not None:
+            evidence[account_id, happened] = max(evidence[account_id, happened], meaning.occurred_day)
         if topic is Topic.PURCHASES:
             if not meaning.is_refund:
                 firsts[account_id] = min(firsts[account_id], meaning.day)
@@ -96,6 +104,11 @@ def _expected(snapshot: Snapshot, log: SimulatedLog, policy: Policy) -> dict[str
             revenues[account_id],
             _stage(firsts[account_id], days[shard], policy.new_start_days),
             tuple(sorted(bought[account_id])),
+            (
+                evidence[account_id, "cancel_request"],
+                evidence[account_id, "support_ticket"],
+                evidence[account_id, "refund"],
+            ),
         )
         for account_id, shard in shards.items()
     }
@@ -169,7 +182,8 @@ def _allowed(expected: Mapping[str, Expected], policy: Policy) -> dict[str, tupl
     return allowed
 
 
-def _risks(snapshot: Snapshot, expected: Mapping[str, Expected], policy: Policy) -> Iterator[Wrong]:
+def _risks(snapshot: Snapshot, log: SimulatedLog, expected: Mapping[str, Expected], policy: Policy) -> Iterator[Wrong]:
+    falls = _falls(log)
     members = {account_id: member for account_id, (member, _) in snapshot.members().items()}
     first_day = min((about.day for about in expected.values() if about.day > 0), default=0)
     for account_id in sorted(members):
@@ -179,7 +193,13 @@ def _risks(snapshot: Snapshot, expected: Mapping[str, Expected], policy: Policy)
         if known != rhythm:
             yield Wrong("rhythm", account_id, rhythm, known)
         elif risk is not None and rhythm is not None:
-            scores = [_score(about.bought, day, policy) for day in {max(first_day, rhythm[1]), about.day}]
+            evidence = (*about.evidence, falls.get(account_id, 0))
+            if risk.evidence_days != evidence:
+                yield Wrong("evidence", account_id, evidence, risk.evidence_days)
+            scores = [
+                _score(about.bought, evidence, day, policy)
+                for day in range(max(min(first_day, about.day), rhythm[1]), about.day + 1)
+            ]
             allowed = [
                 level
                 for number, level in enumerate(("low", "watch", "high"))
@@ -191,14 +211,35 @@ def _risks(snapshot: Snapshot, expected: Mapping[str, Expected], policy: Policy)
                 yield Wrong("risk_told", account_id, str(risk.level), str(risk.told_level))
 
 
-def _score(bought: tuple[int, ...], day: int, policy: Policy) -> float:
+def _falls(log: SimulatedLog) -> dict[str, int]:
+    """The day of each account's last change, where that was a fall of tier."""
+    last: dict[str, dict[str, Any]] = {}
+    for record in all_records(log, Topic.SEGMENT_CHANGES):
+        data = orjson.loads(record.value or b"null")
+        if data["sequence"] >= last.get(data["account_id"], data)["sequence"]:
+            last[data["account_id"]] = data
+    return {
+        account_id: parse_instant(data["effective_at"]) // MICROSECONDS_PER_DAY
+        for account_id, data in last.items()
+        if data["direction"] == "down"
+    }
+
+
+def _score(bought: tuple[int, ...], evidence: tuple[int, ...], day: int, policy: Policy) -> float:
     """In percent, by the textbook."""
     assert policy.model is not None
     r, alpha, a, b = policy.model.buying
     x, recency, age, horizon = len(bought) - 1, bought[-1] - bought[0], day - bought[0], policy.risk.horizon_days
     alive = 1 / (1 + a / (b + x) * ((alpha + age) / (alpha + recency)) ** (r + x))
     silent: float = ((alpha + age) / (alpha + age + horizon)) ** (r + x)
-    return float(100 * (1 - alive * (1 - silent)))
+    chance = float(1 - alive * (1 - silent))
+    about = policy.risk.evidence
+    odds = chance / (1 - chance)
+    factors = (about.cancel_request, about.support_ticket, about.refund, about.tier_fall)
+    for factor, since in zip(factors, evidence, strict=True):
+        if since and since <= day < since + about.days:
+            odds *= factor
+    return 100 * odds / (1 + odds)
 
 
 def _may_be(level: int, score: float, policy: Policy) -> bool:

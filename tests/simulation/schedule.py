@@ -49,8 +49,8 @@ _MODEL = {
     "accounts": 1,
 }
 _RISKS = [
-    {"horizon_days": 1, "watch": 40, "high": 70, "band": 0},
-    {"horizon_days": 1, "watch": 30, "high": 60, "band": 15},
+    {"horizon_days": 1, "watch": 40, "high": 70, "band": 0, "evidence": {"days": 2, "tier_fall": 3}},
+    {"horizon_days": 1, "watch": 30, "high": 60, "band": 15, "evidence": {"days": 1, "refund": 0.5}},
 ]
 _POLICIES = [
     _POLICY.with_changes(

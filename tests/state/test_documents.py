@@ -49,6 +49,7 @@ def test_an_account_is_read_as_it_was_written(
         version=records,
         revenue_minor=revenue_minor,
         announced=announced,
+        evidence_days=(day, 0, first_purchase_day),
     )
     for bought_on in bought:
         account.purchase_days.add(bought_on)
@@ -58,7 +59,16 @@ def test_an_account_is_read_as_it_was_written(
     assert type(document) is bytes
     assert len(document) < 640, "where the cost of writing it jumps"
     read = decode_account("acme", document, account.history.index or None)
-    for name in ("account_id", "day", "first_purchase_day", "due_day", "version", "revenue_minor", "announced"):
+    for name in (
+        "account_id",
+        "day",
+        "first_purchase_day",
+        "due_day",
+        "version",
+        "revenue_minor",
+        "announced",
+        "evidence_days",
+    ):
         assert getattr(read, name) == getattr(account, name)
     assert read.purchase_days.first_day == account.purchase_days.first_day
     assert read.purchase_days.bits == account.purchase_days.bits

@@ -267,6 +267,11 @@ def _bought_less(member: Member) -> None:
     _risk_of(member).days_bought += 1
 
 
+def _asked_to_cancel(member: Member) -> None:
+    risk = _risk_of(member)
+    risk.evidence_days = (1, *risk.evidence_days[1:])
+
+
 def _other_risk(member: Member) -> None:
     risk = _risk_of(member)
     risk.level = Level.LOW if risk.level is not Level.LOW else Level.HIGH
@@ -301,6 +306,7 @@ STATE_DAMAGES: dict[str, tuple[Damage, set[str]]] = {
     "a member told at another time": (member_damage(_told_later), {"last_change"}),
     "a member lost": (lost(StageName.RANKING), {"announced", "last_change", "compacted", "rhythm"}),
     "a purchase day forgotten": (member_damage(_bought_less), {"rhythm"}),
+    "a request to cancel made up": (member_damage(_asked_to_cancel), {"evidence"}),
     "a member at another risk": (member_damage(_other_risk), {"risk_level", "risk_told"}),
     "a member whose risk was told otherwise": (member_damage(_risk_told), {"risk_told", "last_change", "compacted"}),
     "a member twice": (another_member, {"announced"}),
