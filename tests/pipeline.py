@@ -51,6 +51,7 @@ PURE = Policy.default().with_changes(band=0)
 """Without a band the tiers are a function of the data."""
 
 _BAD_RECORDS = [bad for bad in BAD_RECORDS if len(bad.value or b"") < 10_000]
+_ENGAGEMENTS = ("login", "cancel_request", "support_ticket")
 _TOPICS = {"purchase": Topic.PURCHASES, "signup": Topic.SIGNUPS, "engagement": Topic.ENGAGEMENTS}
 
 
@@ -311,7 +312,7 @@ class Load:
             self.events += 1
             account, at = chance.choice(self._accounts), moment(self.day - chance.expovariate(1 / 40))
             kind = chance.choice(["purchase", "purchase", "purchase", "signup", "engagement"])
-            fields: dict[str, object] = {"kind": "login"} if kind == "engagement" else {}
+            fields: dict[str, object] = {"kind": chance.choice(_ENGAGEMENTS)} if kind == "engagement" else {}
             if kind == "purchase":
                 fields = {"amount_minor": int(chance.paretovariate(1) * 100), "currency": "USD"}
                 if chance.random() < 0.1:
