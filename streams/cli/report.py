@@ -10,6 +10,7 @@ from segmentation.money import format_amount
 from segmentation.period_report import PastChange, Period, PeriodReport, Timeline, period_report, timeline
 from segmentation.policy import Policy
 from segmentation.population import Member
+from segmentation.risk_report import RiskReport, risk_report
 from segmentation.segments import Segment
 from streams.cli.console import err, escape, out, print_json, segment
 from streams.cli.failures import CommandFailed
@@ -18,7 +19,7 @@ from streams.cli.report_page import report_page
 from streams.cli.running import connected, parse_day_option, partition_count, policy_of_state, read_settings
 from streams.cli.tables import matrix, new_table
 from streams.instants import format_day, format_instant
-from streams.period_report import ReadChanges, read_changes
+from streams.period_report import ReadChanges, read_changes, read_risk_changes
 from streams.snapshot import read_snapshot
 
 DEFAULT_DAYS = 30
@@ -38,6 +39,7 @@ class ReportOptions(NamedTuple):
 
 class _Found(NamedTuple):
     report: PeriodReport
+    risk: RiskReport
     timelines: list[Timeline]
     policy: Policy
     remarks: list[str]
@@ -72,6 +74,7 @@ async def _read(from_day: int | None, to_day: int | None, options: ReportOptions
         members = {account_id: member for account_id, (member, _) in snapshot.members().items()}
         asked = [_member(members, account_id) for account_id in dict.fromkeys(options.accounts)]
         read = await read_changes(reader, members.values(), period)
+        read_risks = await read_risk_changes(reader, members.values(), period)
     report = period_report(
         read.chains,
         members.values(),
@@ -80,7 +83,9 @@ async def _read(from_day: int | None, to_day: int | None, options: ReportOptions
         undone_within_days=options.undone_within_days,
     )
     timelines = [timeline(read.chains.get(member.account_id, ()), member, period) for member in asked]
-    return _Found(report, timelines, policy_of_state(snapshot.founding), list(_remarks(read, report)))
+    risk = risk_report(read_risks.chains, members.values(), period)
+    remarks = [*_remarks(read, report), *(f"risk: {remark}" for remark in _log_remarks(read_risks))]
+    return _Found(report, risk, timelines, policy_of_state(snapshot.founding), remarks)
 
 
 def _period(from_day: int | None, to_day: int | None, today: int) -> Period:
@@ -100,7 +105,13 @@ def _member(members: Mapping[str, Member], account_id: str) -> Member:
     return member
 
 
-def _remarks(read: ReadChanges, report: PeriodReport) -> Iterator[str]:
+def _remarks(read: ReadChanges[PastChange], report: PeriodReport) -> Iterator[str]:
+    yield from _log_remarks(read)
+    if report.untold:
+        yield f"{report.untold:,} accounts have no announced segment yet and are in none of these numbers"
+
+
+def _log_remarks(read: ReadChanges[Any]) -> Iterator[str]:
     if read.begins_us is not None:
         begins = format_instant(read.begins_us)
         yield f"the log no longer has all changes from before {begins}: what happened then is not in these numbers"
@@ -108,13 +119,12 @@ def _remarks(read: ReadChanges, report: PeriodReport) -> Iterator[str]:
         yield f"{read.unpublished:,} changes are decided and not published yet: they are not in these numbers"
     if read.strangers:
         yield f"{read.strangers:,} records of the log are no changes and are left out"
-    if report.untold:
-        yield f"{report.untold:,} accounts have no announced segment yet and are in none of these numbers"
 
 
 def _write(path: Path, found: _Found) -> None:
     page = report_page(
         found.report,
+        found.risk,
         found.timelines,
         currency=found.policy.base_currency,
         policy_version=found.policy.version,
@@ -144,7 +154,7 @@ def _show(found: _Found) -> None:
     if report.causes:
         out.print(causes)
     out.print("")
-    for line in _sentences(report):
+    for line in (*_sentences(report), *_risk_sentences(found.risk, currency)):
         out.print(line)
     for entry in found.timelines:
         _show_timeline(entry, currency)
@@ -180,6 +190,20 @@ def _sentences(report: PeriodReport) -> Iterator[str]:
         f"undone within {undone.within_days} days: {undone.undone:,} of {undone.moves:,} moves between tiers "
         f"({percent(undone.undone, undone.moves)}); {undone.too_young:,} more are too young to tell"
     )
+
+
+def _risk_sentences(risk: RiskReport, currency: str) -> Iterator[str]:
+    now = ", ".join(f"{count:,} {level}" for level, count in risk.accounts.items())
+    raised, lowered = sum(risk.raised.values()), sum(risk.lowered.values())
+    yield f"churn risk: now {now}; raised {raised:,} times, lowered {lowered:,} times"
+    if risk.flagged.accounts:
+        parts = {"came back": risk.came_back, "calmer for another reason": risk.calmed, "still": risk.still_flagged}
+        told = "; ".join(
+            f"{name} {part.accounts:,} ({format_amount(part.revenue_at_risk_minor, currency)})"
+            for name, part in parts.items()
+        )
+        at_risk = format_amount(risk.flagged.revenue_at_risk_minor, currency)
+        yield f"flagged high: {risk.flagged.accounts:,} accounts, with {at_risk} {currency} at risk; {told}"
 
 
 def _show_timeline(entry: Timeline, currency: str) -> None:
@@ -237,10 +261,25 @@ def _document(found: _Found) -> dict[str, Any]:
             "share_of_moved_accounts": share(report.displaced_accounts, report.moved_accounts),
         },
         "undone": {**undone._asdict(), "rate": share(undone.undone, undone.moves)},
+        "risk": _risk_document(found.risk),
         "days": [{"day": format_day(day), **counts._asdict()} for day, counts in report.days.items()],
         "timelines": [_timeline_document(entry) for entry in found.timelines],
         "warnings": found.remarks,
     }
+
+
+def _risk_document(risk: RiskReport) -> dict[str, Any]:
+    flagged = {
+        name: part._asdict()
+        for name, part in (
+            ("flagged", risk.flagged),
+            ("came_back", risk.came_back),
+            ("calmed", risk.calmed),
+            ("still_flagged", risk.still_flagged),
+        )
+    }
+    counts = {"accounts": risk.accounts, "raised": risk.raised, "lowered": risk.lowered, "triggers": risk.triggers}
+    return {**counts, **flagged}
 
 
 def _pairs(counts: Iterable[tuple[tuple[Segment | None, Segment], int]], name: str) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from segmentation.events import MICROSECONDS_PER_DAY
 from segmentation.money import format_amount
 from segmentation.period_report import SEGMENTS, DayMoves, PeriodReport, Timeline
+from segmentation.risk_report import RiskReport
 from segmentation.segments import Segment
 from streams.cli.console import escape
 from streams.cli.figures import days_of, percent, rows_of, segment_name, signed
@@ -90,6 +91,7 @@ dd { margin: 0; color: var(--soft); }
 
 def report_page(
     report: PeriodReport,
+    risk: RiskReport,
     timelines: Sequence[Timeline],
     *,
     currency: str,
@@ -108,6 +110,7 @@ def report_page(
         _migration(report),
         _moves(report),
         _causes(report),
+        _risk(risk, currency),
         *_timelines(timelines, report, currency),
         _meanings(report),
     ]
@@ -225,6 +228,33 @@ def _causes(report: PeriodReport) -> str:
         for cause, count in report.causes.items()
     ]
     return "<h2>Why they moved</h2>" + _table(("cause", "moves", "share", ""), rows, classes={3: "bar"})
+
+
+def _risk(risk: RiskReport, currency: str) -> str:
+    levels = _table(
+        ("level", "accounts", "raised to", "lowered to"),
+        [
+            [str(level), f"{count:,}", f"{risk.raised.get(level, 0):,}", f"{risk.lowered.get(level, 0):,}"]
+            for level, count in risk.accounts.items()
+        ],
+    )
+    outcomes = _table(
+        ("flagged high in the period", "accounts", f"at risk, {text_of(currency)}"),
+        [
+            [name, f"{part.accounts:,}", format_amount(part.revenue_at_risk_minor, currency)]
+            for name, part in (
+                ("all", risk.flagged),
+                ("came back: bought", risk.came_back),
+                ("calmer for another reason", risk.calmed),
+                ("still flagged", risk.still_flagged),
+            )
+        ],
+    )
+    return (
+        "<h2>Churn risk</h2>"
+        '<p class="soft">Accounts are as they are now; raised and lowered are of the period. What is at risk is as of '
+        "the first flag in the period.</p>" + levels + outcomes
+    )
 
 
 def _timelines(timelines: Sequence[Timeline], report: PeriodReport, currency: str) -> Iterable[str]:

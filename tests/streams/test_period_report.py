@@ -15,15 +15,17 @@ from segmentation.order_index import Basis
 from segmentation.period_report import SEGMENTS, PastChange, Period, period_report, timeline
 from segmentation.policy import Policy
 from segmentation.population import CauseKind, Member
+from segmentation.risk import LEVELS
+from segmentation.risk_report import risk_report
 from segmentation.segments import TIERS, Segment
 from state.client import connect
-from streams.changes import ChangeData
+from streams.changes import ChangeData, RiskData
 from streams.cli.console import escape
 from streams.cli.report_page import BARS_MAX, report_page
 from streams.embedded import Embedded
 from streams.instants import parse_day, parse_instant
 from streams.log import LogReader
-from streams.period_report import read_changes
+from streams.period_report import read_changes, read_risk_changes
 from streams.snapshot import Snapshot, read_snapshot
 from streams.topics import Topic
 from streams.what_if import what_if_of
@@ -31,6 +33,7 @@ from tests.segmentation.brute_force import position
 from tests.streams.installation import GROWN, RULES, Installed, connections, installed
 
 PERIOD = Period(parse_day("2024-11-01"), parse_day("2025-03-31"))
+RISK = risk_report({}, [], PERIOD)
 """Within it the installation comes to rest more than once, and begins and ends somewhere between."""
 
 
@@ -276,7 +279,7 @@ def a_page(*, days: int = 400, account_id: str = "acme", remarks: tuple[str, ...
     period = Period(0, days - 1)
     report = period_report(chains, members, period, as_of_us=period.end_us - 1, undone_within_days=7)
     told = timeline(chains["acme"], members[0], period)._replace(account_id=account_id)
-    return report_page(report, [told], currency="USD", policy_version="2026", remarks=remarks)
+    return report_page(report, RISK, [told], currency="USD", policy_version="2026", remarks=remarks)
 
 
 DAY_US = MICROSECONDS_PER_DAY
@@ -331,7 +334,7 @@ def test_the_page_escapes_what_it_is_told() -> None:
 def test_a_page_of_nothing_is_a_page() -> None:
     """No account, no change, no revenue."""
     report = period_report({}, [], Period(3, 3), as_of_us=3 * DAY_US, undone_within_days=7)
-    texts = Page(report_page(report, [], currency="JPY", policy_version="x")).texts
+    texts = Page(report_page(report, RISK, [], currency="JPY", policy_version="x")).texts
     assert "-" in texts and not [text for text in texts if "nan" in text.lower()]
 
 
@@ -342,14 +345,20 @@ async def test_the_report_of_an_installation_adds_up(installations: Installation
     """The same numbers, counted from the changes' own documents."""
     installation = installations[2, "revenue"]
     moves: Counter[tuple[str | None, str]] = Counter()
+    levels: Counter[str] = Counter()
     async with connections(installation.settings) as (redis, reader):
         snapshot = await read_snapshot(redis, installation.settings)
         members = members_of(snapshot)
         found = await read_changes(reader, members.values(), PERIOD)
+        found_risks = await read_risk_changes(reader, members.values(), PERIOD)
         async for _, record in reader.read({(Topic.SEGMENT_CHANGES, number): 0 for number in range(3)}):
             data = ChangeData.model_validate_json(record.value)
             if "2024-11-01" <= data.effective_at < "2025-04-01":
                 moves[data.previous_segment, data.current_segment] += 1
+        async for _, record in reader.read({(Topic.CHURN_RISK, number): 0 for number in range(3)}):
+            changed = RiskData.model_validate_json(record.value)
+            if "2024-11-01" <= changed.effective_at < "2025-04-01":
+                levels[changed.current_level] += 1
     report = period_report(found.chains, members.values(), PERIOD, as_of_us=snapshot.as_of_us, undone_within_days=7)
     first = {pair: count for pair, count in moves.items() if pair[0] is None}
     assert report.moves == {pair: count for pair, count in moves.items() if pair[0] is not None}
@@ -360,4 +369,8 @@ async def test_the_report_of_an_installation_adds_up(installations: Installation
         assert part.net == part.at_end - part.at_begin
     assert {part.segment for part in report.performance} == set(SEGMENTS)
     assert report.revenue_minor == sum(member.revenue_minor for member in members.values())
-    Page(report_page(report, [], currency="USD", policy_version=Policy.default().version))
+    risk = risk_report(found_risks.chains, members.values(), PERIOD)
+    changed_to = {level: risk.raised.get(level, 0) + risk.lowered.get(level, 0) for level in LEVELS}
+    assert changed_to == {level: levels[level] for level in LEVELS}
+    assert sum(levels.values()) > 20
+    Page(report_page(report, risk, [], currency="USD", policy_version=Policy.default().version))
