@@ -268,6 +268,37 @@ def test_news_on_a_way_that_was_gone_before_is_taken() -> None:
     simulated(test)
 
 
+def test_silence_counts_once_every_shard_has_told_the_days() -> None:
+    """One account shard is three hundred days ahead. The other one may still have purchases of these days to tell."""
+    log = SimulatedLog(1, Random(0))
+
+    def told(source: int, offset: int, day: int, standings: Sequence[Standing] = ()) -> Record:
+        message = Standings(source, {str(Topic.TICKS): day}, None, day * MICROSECONDS_PER_DAY, "live", list(standings))
+        return Record((Topic.STANDINGS, 0), offset, 0, b"all", encode_standings(message), (), None, None)
+
+    async def nothing(_: Mapping[str, int]) -> AsyncIterator[tuple[Topic, Record]]:
+        return
+        yield
+
+    async def test(scene: Scene) -> None:
+        store = ShardStore(cast(Redis, scene.redis), "test", StageName.RANKING, 0)
+        await store.create()
+        shard = _ranking(scene.redis, SimulatedPublisher(log, Random(0), transactional_id="ranking"), nothing)
+        await shard.claim()
+        bought = Standing("a", "established", 100, 2, 1_000, "purchase", "e", None, 1_000, 1_000, 1)
+        begin = [told(0, 0, 1_000, [bought]), told(0, 1, 1_000), told(1, 2, 1_000), told(0, 3, 1_300)]
+        await shard.offer(Topic.STANDINGS, cast(Batch, OneBatch(begin, 0, 4)))
+        await asyncio.sleep(1)
+        assert not log.places[Topic.CHURN_RISK, 0].read(0, 9)[0]
+        await shard.offer(Topic.STANDINGS, cast(Batch, OneBatch([told(1, 4, 1_300)], 4, 5)))
+        await asyncio.sleep(1)
+        (change,) = (json.loads(record.value or b"") for record in log.places[Topic.CHURN_RISK, 0].read(0, 9)[0])
+        assert (change["current_level"], change["trigger"], change["rhythm"]["silent_days"]) == ("high", "silence", 300)
+        await shard.close()
+
+    simulated(test)
+
+
 def test_what_a_sleeper_decided_beside_the_world_is_taken_back() -> None:
     """It woke when the store was back where it had been its own, and cut its batches in another way than the others.
 
