@@ -97,6 +97,7 @@ def _show(found: Backtest, at: str, horizon_days: int, currency: str) -> None:
     )
     out.print(_score_table(found))
     out.print(_calibration_table(found.calibration))
+    out.print(_warning_table(found, horizon_days))
     out.print(_risk_table(found, horizon_days, currency))
     if found.revenue:
         out.print(_revenue_table(found.revenue, currency))
@@ -125,6 +126,15 @@ def _calibration_table(calibration: Iterable[Decile]) -> Table:
     )
     for decile in calibration:
         table.add_row(f"{decile.accounts:,}", _percent(decile.predicted), _percent(decile.actual))
+    return table
+
+
+def _warning_table(found: Backtest, horizon_days: int) -> Table:
+    headings = ("accounts\nby then", "of them\nright", "of the lost,\nfound", "days before\nthe end, median")
+    table = new_table(f"how early the level warned; the end is {horizon_days} days later", "level", *headings)
+    for warned in found.warned:
+        lead = f"{warned.lead_days:.0f}" if isfinite(warned.lead_days) else "-"
+        table.add_row(warned.level, f"{warned.accounts:,}", _percent(warned.right), _percent(warned.found), lead)
     return table
 
 

@@ -15,6 +15,7 @@ from segmentation.purchase_model import (
     probability_alive,
     probability_no_purchase,
 )
+from segmentation.risk import LEVELS, Level, Risk, RiskRules
 from segmentation.segments import TIERS, Segment
 from segmentation.tiers import Tiers
 from streams.instants import format_day
@@ -89,6 +90,20 @@ class RevenueBacktest(NamedTuple):
     segments: list[SegmentForecast]
 
 
+class Warned(NamedTuple):
+    """How early, and how rightly, a level of risk warned: the policy's levels, with the model that was fitted."""
+
+    level: Level
+    accounts: int
+    """At the level or a higher one when the day of the question ended."""
+    right: float
+    """Share of these that bought nothing in the horizon; not a number if there are none."""
+    found: float
+    """Share of those that bought nothing which had come to the level before the horizon was over."""
+    lead_days: float
+    """Of these, the median time from that day to the horizon's end, when it was plain that they had bought nothing."""
+
+
 class Backtest(NamedTuple):
     """How it turned out."""
 
@@ -99,6 +114,8 @@ class Backtest(NamedTuple):
     """Of these, how many bought nothing in the horizon."""
     scores: list[ScoreQuality]
     calibration: list[Decile]
+    warned: list[Warned]
+    """By level: how long before the end it was told that an account was about to be lost."""
     lost_minor: int
     """Revenue of the last horizon of the accounts that bought nothing in the next one."""
     revenue: RevenueBacktest | None
@@ -137,6 +154,7 @@ def backtest(log: PurchaseLog, policy: Policy, *, day: int, horizon_days: int, r
         churned=int(churned.sum()),
         scores=[_quality(name, values, churned, last_minor) for name, values in scores.items()],
         calibration=deciles(scores[MODEL], churned),
+        warned=[_warned(level, histories.values(), churned, fitted, policy, day, horizon_days) for level in LEVELS[1:]],
         lost_minor=int(last_minor[churned].sum()),
         revenue=revenue,
     )
@@ -175,6 +193,39 @@ def _quality(name: str, scores: Numbers, churned: Truths, last_minor: Numbers) -
         brier=brier(scores, churned) if is_probability else None,
         at_risk_minor=round(float(last_minor @ scores)) if is_probability else None,
     )
+
+
+def _warned(
+    level: Level,
+    histories: Iterable[BuyingHistory],
+    churned: Truths,
+    fitted: Fit,
+    policy: Policy,
+    day: int,
+    horizon_days: int,
+) -> Warned:
+    rules = RiskRules.of(policy)._replace(model=fitted.buying, horizon_days=horizon_days)
+    warned_on = _numbers(_reached_on(rules, level, history, day) for history in histories)
+    by_now, end = warned_on <= day, day + horizon_days
+    lead = end - warned_on[churned & (warned_on <= end)]
+    return Warned(
+        level=level,
+        accounts=int(by_now.sum()),
+        right=float(churned[by_now].mean()) if by_now.any() else float("nan"),
+        found=len(lead) / int(churned.sum()) if churned.any() else float("nan"),
+        lead_days=float(np.median(lead)) if len(lead) else float("nan"),
+    )
+
+
+def _reached_on(rules: RiskRules, level: Level, history: BuyingHistory, day: int) -> int:
+    """The day on which silence after the last purchase brings an account to a level."""
+    risk = Risk(
+        first_day=day - history.age_days,
+        last_day=day - history.silent_days,
+        days_bought=history.repeats + 1,
+        level=LEVELS[LEVELS.index(level) - 1],
+    )
+    return risk.rises_on(rules, risk.last_day - 1)
 
 
 def _revenue_backtest(

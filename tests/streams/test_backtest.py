@@ -9,6 +9,7 @@ import pytest
 
 from segmentation.events import MICROSECONDS_PER_DAY, Purchase
 from segmentation.policy import Policy
+from segmentation.risk import Risk, RiskRules
 from streams.cdnow import data_file, read_lines
 from streams.model.backtest import EXPECTED, LAST_HORIZON, PLANNED, Backtest, CannotBacktest, backtest
 from streams.model.purchases import PurchaseLog, read_file
@@ -194,6 +195,35 @@ def test_baselines_are_what_they_say() -> None:
     assert found.score("frequency").brier is None and found.score("model").brier is not None
     assert found.lost_minor == 0  # who was lost had brought nothing in the 90 days before
     assert np.isnan(found.score("model").lost_in_top)
+
+
+def test_how_early_a_level_warned_is_what_looking_at_each_day_says() -> None:
+    """From each account's last purchase on, day by day, up to the horizon's end."""
+    day = day_of(AT)
+    purchases = random_log(5, day + 200)
+    found = run(log_of([*purchases, bought("late", 0, day + 200)]), AT)
+    rules = RiskRules.of(Policy.default())._replace(model=found.fit.buying, horizon_days=90)
+    days: dict[str, set[int]] = {}
+    for purchase in purchases:
+        if not purchase.is_refund:
+            days.setdefault(purchase.account_id, set()).add(purchase.day)
+    known = [{on for on in bought_on if on <= day} for bought_on in days.values()]
+    lost = [not any(day < on <= day + 90 for on in bought_on) for bought_on in days.values()]
+    for warned, boundary in zip(found.warned, rules.boundaries, strict=True):
+        leads, at_level, right = [], 0, 0
+        for before, is_lost in zip(known, lost, strict=True):
+            if not before:
+                continue
+            risk = Risk(first_day=min(before), last_day=max(before), days_bought=len(before))
+            warned_on = next((d for d in range(max(before), day + 91) if risk.odds(rules, d) >= boundary), day + 91)
+            at_level += warned_on <= day
+            right += is_lost and warned_on <= day
+            if is_lost and warned_on <= day + 90:
+                leads.append(day + 90 - warned_on)
+        assert warned.accounts == at_level
+        assert warned.right == pytest.approx(right / at_level)
+        assert warned.found == pytest.approx(len(leads) / found.churned)
+        assert warned.lead_days == np.median(leads)
 
 
 def test_segments_are_those_of_the_day() -> None:
