@@ -383,17 +383,10 @@ class Policy(BaseModel):
 
     def document(self) -> dict[str, Any]:
         """The policy in the terms of its TOML document: every field, equal values in equal form."""
-        return {**self._rules(), **self._strategies()}
+        return {**self._rules(), **self._risk(), **self._strategies()}
 
     def _rules(self) -> dict[str, Any]:
-        """The part of the document that decides what segment and what risk an account has.
-
-        `model` only where there is one, and `risk` where it is not the default: a policy from before there were such
-        tables is still the same policy.
-        """
-        later: dict[str, Any] = {"model": self.model.document()} if self.model else {}
-        if self.risk != RiskTable():
-            later["risk"] = self.risk.document()
+        """The part of the document that decides what segment an account has."""
         return {
             "version": self.version,
             "base_currency": self.base_currency,
@@ -410,8 +403,11 @@ class Policy(BaseModel):
             },
             "rates": {currency: f"{rate:f}" for currency, rate in self.rates.items()},
             "engagement_weights": dict(self.engagement_weights),
-            **later,
         }
+
+    def _risk(self) -> dict[str, Any]:
+        """The part that decides what risk an account has; `model` only where there is one."""
+        return {"risk": self.risk.document()} | ({"model": self.model.document()} if self.model else {})
 
     def _strategies(self) -> dict[str, Any]:
         """The rest of the document: what is done about segments, and by whom."""
@@ -429,17 +425,17 @@ class Policy(BaseModel):
         return _validate({**self.document(), **fields}, "policy")
 
     def canonical(self) -> str:
-        """Every rule, as JSON with sorted keys: equal for policies by which each account has the same segment and risk.
+        """Every rule, as JSON with sorted keys: equal for policies by which each account has the same segment.
 
-        Strategies are not in it: they may be edited while the state stays. `Policy.model_validate_json` makes a policy
-        with the same rules of it again.
+        Risk and strategies are not in it: they may be edited while the state stays. `Policy.model_validate_json` makes
+        a policy with the same rules of it again.
         """
         return _canonical(self._rules())
 
     @property
     def hash(self) -> str:
         """SHA-256 of `canonical()`, in hexadecimal."""
-        return hashlib.sha256(self.canonical().encode()).hexdigest()
+        return _hash(self.canonical())
 
     def differences(self, other_canonical: str) -> list[str]:
         """`field_differences`, as lines `field: theirs -> ours`."""
@@ -453,13 +449,26 @@ class Policy(BaseModel):
         """
         return _differences(other_canonical, self._rules())
 
-    def canonical_strategies(self) -> str:
-        """All that is not in `canonical()`, in the same form."""
-        return _canonical(self._strategies())
+    @property
+    def risk_hash(self) -> str:
+        """SHA-256 of `[risk]` and `[model]`: equal for policies by which each account has the same risk."""
+        return _hash(_canonical(self._risk()))
 
-    def strategy_differences(self, other_canonical: str) -> list[str]:
-        """As `differences`, of another policy's `canonical_strategies()`."""
-        return [str(difference) for difference in _differences(other_canonical, self._strategies())]
+    def canonical_rest(self) -> str:
+        """All that is not in `canonical()`, in the same form."""
+        return _canonical({**self._risk(), **self._strategies()})
+
+    def rest_differences(self, other_canonical: str) -> list[str]:
+        """As `differences`, of another policy's `canonical_rest()`."""
+        return [str(difference) for difference in _differences(other_canonical, {**self._risk(), **self._strategies()})]
+
+    def risk_differences(self, other_canonical: str) -> list[str]:
+        """Those of `rest_differences` that make an account's risk another one."""
+        return [line for line in self.rest_differences(other_canonical) if line.startswith(("risk.", "model."))]
+
+
+def _hash(canonical: str) -> str:
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def _canonical(document: Mapping[str, Any]) -> str:

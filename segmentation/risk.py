@@ -61,6 +61,8 @@ class Trigger(StrEnum):
     """It fell to a lower tier."""
     EVIDENCE_OVER = "evidence_over"
     """What had multiplied the odds is long enough ago."""
+    POLICY_CHANGED = "policy_changed"
+    """The policy's `[risk]` or `[model]` is another one now."""
     RECOVERED = "recovered"
     """Found to differ from what was last told, after the store had lost its newest writes, or a history was read."""
 

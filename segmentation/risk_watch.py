@@ -14,8 +14,8 @@ class RiskWatch:
     An account is looked at when there is news of it, and on the day on which silence may have changed its level.
     """
 
-    def __init__(self, rules: RiskRules, members: Iterable[Member] = ()) -> None:
-        """members: as an earlier instance left them. O(n)."""
+    def __init__(self, rules: RiskRules, members: Iterable[Member] = (), *, all_are_due: bool = False) -> None:
+        """members: as an earlier instance left them, with other rules if `all_are_due`. O(n)."""
         self.rules = rules
         self._days: dict[int, dict[str, None]] = {}
         """Day -> the accounts to look at. One that is due later by now is looked at in vain."""
@@ -24,6 +24,8 @@ class RiskWatch:
         for member in members:
             if member.risk is not None:
                 self._add(member.account_id, member.risk.due_day)
+                if all_are_due:
+                    self._add(member.account_id, 0)
 
     def look(self, member: Member, day: int, *, from_told: bool = False) -> float:
         """Bring the level of an account to a day, where purchases of it are known. Returns the odds of its risk.

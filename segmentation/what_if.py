@@ -41,6 +41,7 @@ class FieldEffect(NamedTuple):
 
 _CONVERTED = "amounts are converted as they come, and only what came of that is kept"
 _STRATEGIES = "what is done for the accounts of a segment moves none to another"
+_RISK = "an account's risk moves it to no other segment"
 _ENGAGEMENTS = "what engagements count moves no account between segments"
 EFFECTS: dict[str, tuple[Effect, str]] = {
     "basis": (Effect.ANSWERED, ""),
@@ -48,8 +49,8 @@ EFFECTS: dict[str, tuple[Effect, str]] = {
     "tiers": (Effect.ANSWERED, ""),
     "new_start_days": (Effect.ANSWERED, ""),
     "version": (Effect.NONE, "it is only a name"),
-    "model": (Effect.NONE, "forecasts move no account between segments"),
-    "risk": (Effect.NONE, "levels of risk are no segments"),
+    "risk": (Effect.NONE, _RISK),
+    "model": (Effect.NONE, _RISK),
     "segments": (Effect.NONE, _STRATEGIES),
     "team": (Effect.NONE, _STRATEGIES),
     "owners": (Effect.NONE, _STRATEGIES),

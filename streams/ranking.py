@@ -105,8 +105,12 @@ class RankingShard(Shard):
             error = CorruptState if self._short_reads == SHORT_READS_MAX else Refused
             raise error(f"{self}: the store has {self._member_count()} of {state['members']} members")
         self._short_reads = 0
+        self.risk_hash: str = state.get("risk_hash", self.policy.risk_hash)
+        """Of the risk rules by which all accounts were looked at last. By others than this worker's, all are due."""
         self._watch = RiskWatch(
-            self._writer.rules, (m for population in self.populations.values() for m in population.members.values())
+            self._writer.rules,
+            (member for population in self.populations.values() for member in population.members.values()),
+            all_are_due=self.risk_hash != self.policy.risk_hash,
         )
         self.due_work.set()
         await self._learn_what_was_told(claim.told)
@@ -258,6 +262,7 @@ class RankingShard(Shard):
             "muted_until": self.muted_until,
             "told_days": self.told_days,
             "watched_day": self.watched_day,
+            "risk_hash": self.risk_hash,
             "mode": self.mode,
             "announcing": self.announcing,
             "backfill_until": self.backfill_until,
@@ -431,20 +436,23 @@ class RankingShard(Shard):
     async def _watch_silence(self) -> bool:
         """Look at one chunk of the accounts whose level silence may have changed. Returns whether there may be more."""
         day = min(self.told_days.values(), default=0)
-        if self.watched_day >= day:
+        is_judged_anew = self.risk_hash != self.policy.risk_hash
+        if self.watched_day >= day and not is_judged_anew:
             return False
         account_ids = self._watch.due(day, LOOKS_AT_ONCE)
         commit = self._commit_to(self.progress[Topic.STANDINGS])
         out: list[Outgoing] = []
         if len(account_ids) < LOOKS_AT_ONCE:
-            self.watched_day = day
+            self.watched_day = max(day, self.watched_day)
+            self.risk_hash = self.policy.risk_hash
         for population in self.populations.values():
             members = [population.members[name] for name in account_ids if name in population.members]
-            changes = self._look(population, members, on_day=day)
+            noted = dict.fromkeys(account_ids, Trigger.POLICY_CHANGED) if is_judged_anew else {}
+            changes = self._look(population, members, noted=noted, on_day=day)
             _write(population, members, commit)
             out += self._risk_records(changes, self.mode, self.progress[Topic.STANDINGS])
         await self._carry_out(commit, out)
-        return self.watched_day < day
+        return self.watched_day < day or self.risk_hash != self.policy.risk_hash
 
     # -- work that no record brings ----------------------------------------------------------------------------------
 

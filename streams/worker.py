@@ -177,13 +177,13 @@ class Worker:
 
     async def _take_strategies(self, known: founding.Founding) -> None:
         """No account's segment depends on them: so they are not refused, but nobody is to be surprised by them."""
-        strategies = self.policy.canonical_strategies()
+        strategies = self.policy.canonical_rest()
         if known.strategies == strategies:
             return
         if known.strategies is not None:
             log.warning(
-                "changes are announced with other strategies from now on (before -> this policy):\n  %s",
-                "\n  ".join(self.policy.strategy_differences(known.strategies)),
+                "risk and strategies are other ones from now on (before -> this policy):\n  %s",
+                "\n  ".join(self.policy.rest_differences(known.strategies)),
             )
         await founding.note_strategies(self.redis, self.settings.redis_prefix, strategies)
 

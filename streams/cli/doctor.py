@@ -201,9 +201,13 @@ async def _state(redis: Redis, settings: Settings, policy: Policy | None) -> lis
             )
         )
     theirs = founding.strategies
-    if policy is not None and theirs is not None and theirs != policy.canonical_strategies():
-        differences = "; ".join(policy.strategy_differences(theirs))
+    if policy is not None and theirs is not None and theirs != policy.canonical_rest():
+        differences = "; ".join(policy.rest_differences(theirs))
         found.append(
-            Found("state", "warning", f"workers announce with other strategies (theirs -> this policy): {differences}")
+            Found(
+                "state",
+                "warning",
+                f"workers go by other risks or strategies (theirs -> this policy): {differences}",
+            )
         )
     return found

@@ -306,38 +306,47 @@ def test_differences_from_another_version_of_the_program_are_readable() -> None:
         policy.differences("[]")
 
 
-def test_a_policy_without_a_model_is_the_one_it_was() -> None:
-    """Installations that were founded before there were models find the same hash."""
+def test_a_policy_has_the_hash_that_it_had() -> None:
+    """Installations that were founded before there were models and risk find the same one."""
     assert Policy.default().hash == "306bfc8695c3d1e6dbad46c086f29b5410283dc8ab7f7edadf30ceb2e39c23f7"
-    assert "model" not in Policy.default().canonical()
-    assert Policy.default().with_changes(model=None).hash == Policy.default().hash
 
 
-def test_a_model_is_part_of_the_policy() -> None:
-    """Its numbers come back as they were written, and each of them counts."""
+def test_a_model_decides_on_risk_and_on_no_segment() -> None:
+    """Its numbers come back as they were written, each of them counts, and an installation goes on with another one."""
     policy = parse_policy(DEFAULT + MODEL, "test")
 
     assert policy.model is not None
     assert policy.model.buying == (0.605217, 56.4097, 0.638518, 1.17643)
     assert policy.model.spend == (5.3947, 3.77446, 1874.09)
     assert (policy.model.fitted_at, policy.model.accounts) == ("1998-01-01", 23_570)
-    assert Policy.model_validate_json(policy.canonical()) == policy
-    assert policy.hash != Policy.default().hash
+    assert policy.with_changes() == policy
     assert policy.with_changes(model=None) == Policy.default()
-    added = policy.differences(Policy.default().canonical())
+    assert policy.hash == Policy.default().hash
+    assert policy.risk_hash != Policy.default().risk_hash
+    added = policy.risk_differences(Policy.default().canonical_rest())
     assert added[0] == "model.a: nothing -> 0.638518" and len(added) == 9
-    assert Policy.default().differences(policy.canonical())[-1] == "model.r: 0.605217 -> nothing"
+    assert Policy.default().rest_differences(policy.canonical_rest())[-1] == "model.r: 0.605217 -> nothing"
     other = parse_policy(DEFAULT + MODEL.replace("56.4097", "57"), "test")
-    assert other.differences(policy.canonical()) == ["model.alpha_days: 56.4097 -> 57.0"]
+    assert other.risk_differences(policy.canonical_rest()) == ["model.alpha_days: 56.4097 -> 57.0"]
+
+
+@pytest.mark.parametrize(
+    "table", [{"watch": 70}, {"high": 95}, {"band": 6}, {"horizon_days": 30}, {"evidence": {"refund": 3}}]
+)
+def test_each_rule_of_risk_counts(table: dict[str, object]) -> None:
+    """And none of them decides on a segment."""
+    policy = Policy.default().with_changes(risk=table)
+    assert policy.hash == Policy.default().hash
+    assert policy.risk_hash != Policy.default().risk_hash
+    assert len(policy.risk_differences(Policy.default().canonical_rest())) == 1
+    assert policy.with_changes() == policy
 
 
 @pytest.mark.parametrize(("written", "otherwise"), [("5.3947", "5.394700"), ("56.4097", '"5.64097e1"')])
 def test_the_hash_of_a_model_is_of_its_meaning(written: str, otherwise: str) -> None:
     """However a number is written."""
-    assert (
-        parse_policy(DEFAULT + MODEL.replace(written, otherwise), "test").hash
-        == parse_policy(DEFAULT + MODEL, "test").hash
-    )
+    policies = [parse_policy(DEFAULT + MODEL.replace(written, form), "test") for form in (written, otherwise)]
+    assert policies[0].risk_hash == policies[1].risk_hash
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def test_strategies_are_no_part_of_the_rules() -> None:
     assert policy.hash == Policy.default().hash
     assert policy.differences(Policy.default().canonical()) == []
     assert Policy.default().differences(policy.canonical()) == []
-    assert policy.strategy_differences(Policy.default().canonical_strategies()) == [
+    assert policy.rest_differences(Policy.default().canonical_rest()) == [
         "owners.accounts_max: 150 -> 60",
         "segments.key.role: key_account_team -> strategic_accounts",
         "segments.key.touches_a_quarter: 12 -> 20",
@@ -95,7 +95,7 @@ def test_strategies_are_no_part_of_the_rules() -> None:
         "team.strategic_accounts.hours_a_quarter: nothing -> 400",
         "team.strategic_accounts.people: nothing -> 2",
     ]
-    assert policy.strategy_differences(policy.canonical_strategies()) == []
+    assert policy.rest_differences(policy.canonical_rest()) == []
 
 
 def test_a_change_of_a_rule_keeps_the_strategies() -> None:
@@ -105,7 +105,7 @@ def test_a_change_of_a_rule_keeps_the_strategies() -> None:
     assert policy.band_bp == 100
     assert policy.segments == policy_with(OTHER).segments
     assert policy.team == policy_with(OTHER).team
-    assert policy.canonical_strategies() == policy_with(OTHER).canonical_strategies()
+    assert policy.canonical_rest() == policy_with(OTHER).canonical_rest()
     assert policy.with_changes(segments={}, team={}, owners={}) == Policy.default().with_changes(band=1)
 
 
@@ -113,7 +113,7 @@ def test_a_difference_in_a_list_is_readable() -> None:
     """As a person would write the list."""
     policy = policy_with('[segments.key]\noffers = ["golf", "dinner"]\n')
 
-    assert policy.strategy_differences(Policy.default().canonical_strategies()) == [
+    assert policy.rest_differences(Policy.default().canonical_rest()) == [
         "segments.key.offers: priority access, executive briefing -> golf, dinner"
     ]
 
@@ -187,4 +187,4 @@ def test_a_strategy_comes_back_as_it_was_written(touches: int, minutes: int, off
     assert policy.segments.key.offers == tuple(offers)
     again = policy.with_changes()
     assert again == policy
-    assert again.canonical_strategies() == policy.canonical_strategies()
+    assert again.canonical_rest() == policy.canonical_rest()

@@ -14,6 +14,7 @@ from segmentation.events import MICROSECONDS_PER_DAY
 from segmentation.order_index import Basis
 from segmentation.policy import Policy
 from segmentation.population import Member, Population
+from segmentation.risk import Risk
 from segmentation.segments import Segment, Stage
 from state.documents import encode_member
 from state.keys import StageName
@@ -185,12 +186,14 @@ class ScansShort(SimulatedRedis):
             is_short = False
 
 
-def _ranking(redis: SimulatedRedis, publisher: SimulatedPublisher, read_told: ToldReader) -> RankingShard:
+def _ranking(
+    redis: SimulatedRedis, publisher: SimulatedPublisher, read_told: ToldReader, policy: Policy | None = None
+) -> RankingShard:
     return RankingShard(
         ShardStore(cast(Redis, redis), "test", StageName.RANKING, 0),
         publisher,
         Reading(),
-        policy=Policy.default(),
+        policy=policy or Policy.default(),
         read_told=read_told,
         partition_of=lambda key: 0,
         wall_clock=lambda: 0,
@@ -295,6 +298,53 @@ def test_silence_counts_once_every_shard_has_told_the_days() -> None:
         (change,) = (json.loads(record.value or b"") for record in log.places[Topic.CHURN_RISK, 0].read(0, 9)[0])
         assert (change["current_level"], change["trigger"], change["rhythm"]["silent_days"]) == ("high", "silence", 300)
         await shard.close()
+
+    simulated(test)
+
+
+def test_other_rules_of_risk_are_taken_over_and_what_they_change_is_told() -> None:
+    """A worker that is started with them looks at every account once, and nobody has to begin anew."""
+    log = SimulatedLog(1, Random(0))
+    strict = Policy.default().with_changes(risk={"watch": 10, "high": 20, "band": 0})
+
+    def told() -> list[tuple[str, int, str, str]]:
+        changes = [json.loads(record.value or b"") for record in log.places[Topic.CHURN_RISK, 0].read(0, 99)[0]]
+        return [(c["account_id"], c["sequence"], c["current_level"], c["trigger"]) for c in changes]
+
+    async def nothing(_: Mapping[str, int]) -> AsyncIterator[tuple[Topic, Record]]:
+        return
+        yield
+
+    async def run(scene: Scene, policy: Policy) -> None:
+        publisher = SimulatedPublisher(log, Random(0), transactional_id="ranking")
+        shard = _ranking(scene.redis, publisher, nothing, policy)
+        await shard.claim()
+        await asyncio.sleep(1)
+        assert shard.risk_hash == policy.risk_hash
+        await shard.close()
+
+    async def test(scene: Scene) -> None:
+        store = ShardStore(cast(Redis, scene.redis), "test", StageName.RANKING, 0)
+        await store.create()
+        await store.claim("another worker")
+        state = {"members": 3, "told_days": {"0": 1_000}, "watched_day": 1_000}
+        commit = Commit({}, state | {"risk_hash": Policy.default().risk_hash})
+        for name in "abc":
+            risk = Risk(first_day=1_000, last_day=1_000, days_bought=1, due_day=1_050) if name != "c" else None
+            member = Member(name, stage=Stage.NEW_START, segment=Segment.NEW_START, sequence=1, version=1, day=1_000)
+            member.risk = risk
+            commit.set("documents", name, encode_member(member, "all"))
+        await store.commit(commit)
+        await run(scene, Policy.default())
+        assert told() == []
+        await run(scene, strict)
+        first = [("a", 1, "high", "policy_changed"), ("b", 1, "high", "policy_changed")]
+        assert sorted(told()) == first
+        await run(scene, strict)
+        assert sorted(told()) == first
+        await run(scene, Policy.default())
+        # 72 %: not watched by itself, but the band keeps who was
+        assert sorted(told()[2:]) == [("a", 2, "watch", "policy_changed"), ("b", 2, "watch", "policy_changed")]
 
     simulated(test)
 
