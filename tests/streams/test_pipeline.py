@@ -4,17 +4,20 @@ import logging
 import random
 import signal
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from state.keys import StageName
 from streams.accounts import AccountShard
+from streams.changes import RiskData
 from streams.embedded import Embedded
 from streams.instants import parse_instant
 from streams.messages import Tick, encode_tick
-from streams.oracle import verify
+from streams.oracle import CannotVerify, verify
 from streams.rest import look
 from streams.shard import CorruptState
 from streams.topics import Topic
@@ -339,6 +342,49 @@ async def test_another_policy_is_refused_and_nothing_is_lost(embedded: Embedded)
         async with installation.worker():
             await installation.tick(moment(101))
             await check(installation)
+
+
+async def test_risk_is_told_live_and_by_the_rules_of_now(embedded: Embedded) -> None:
+    """Silence, a request to cancel, a purchase, other rules: each level change is one event, and verified."""
+    nervous = PURE.with_changes(risk={"horizon_days": 30, "watch": 30, "high": 60})
+
+    async with Installation(embedded) as installation:
+
+        async def told() -> list[tuple[str, int, str, str, str]]:
+            data = [RiskData.model_validate_json(r.value) for _, r in await installation.records(Topic.CHURN_RISK)]
+            unique = {(d.account_id, d.sequence): d for d in data}
+            return [(*key, d.previous_level, d.current_level, d.trigger) for key, d in sorted(unique.items())]
+
+        async with installation.worker():
+            days = range(0, 100, 10)
+            await installation.send(*(purchase("acme", f"{day}", moment(day), 1_000) for day in days))
+            await installation.tick(moment(100))
+            await check(installation)
+            assert await told() == []
+            await installation.tick(moment(400))
+            await check(installation)
+            silent = [("acme", 1, "low", "watch", "silence"), ("acme", 2, "watch", "high", "silence")]
+            assert await told() in ([silent[0]], silent, [("acme", 1, "low", "high", "silence")])
+            await installation.send(purchase("acme", "late", moment(399.5), 1_000))
+            await installation.send(event("engagement", "acme", "asks", moment(399.6), kind="cancel_request"))
+            await installation.tick(moment(401))
+            await check(installation)
+            before = await told()
+            assert before[-1][-1] in ("purchase", "cancel_request")
+        async with installation.worker(policy=nervous):
+            await installation.tick(moment(402))
+            await until(lambda: _grown(told, len(before)), "the change that the new rules make")
+            assert (await told())[-1][-1] == "policy_changed"
+            await check(installation)
+            connections = installation.redis, installation.reader
+            report = await verify(installation.settings, nervous, *connections)
+            assert report.mismatches == [] and report.is_right
+            with pytest.raises(CannotVerify, match=r"risk.watch: 30 -> 75"):
+                await verify(installation.settings, PURE, *connections)
+
+
+async def _grown(told: Callable[[], Awaitable[list[Any]]], count: int) -> bool:
+    return len(await told()) > count
 
 
 async def test_other_strategies_are_taken_and_said(
