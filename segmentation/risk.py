@@ -42,6 +42,8 @@ EvidenceDays = tuple[int, ...]
 NO_EVIDENCE: EvidenceDays = (0,) * len(EVIDENCE)
 """One for all: most accounts have none."""
 
+LOOK_AHEAD_DAYS = 32
+
 UNCALIBRATED = BuyingModel(r=0.6, alpha_days=56.0, a=0.64, b=1.18)
 """Where the policy has no model: about what `fit` finds in the CDNOW log. It rests on how often and how recently an
 account bought, as any of these models does, but its probabilities are those of others' customers."""
@@ -177,7 +179,7 @@ class Risk:
         """Of the last change of level told."""
         self.due_day = due_day
         """The next day to look at the account: not after the one on which its level changes if nothing happens to it.
-        NEVER: it does not."""
+        NEVER: it does not change."""
 
     def know(self, first_day: int, last_day: int, days_bought: int) -> None:
         """Take over how the account has bought."""
@@ -255,11 +257,7 @@ class Risk:
         return parts
 
     def settle(self, rules: RiskRules, day: int, before: Level) -> float:
-        """Bring the level, which was `before`, to a day. Returns the odds.
-
-        O(1), but where the day on which silence would change the level is not known to lie ahead: then O(log of the
-        days until then).
-        """
+        """Bring the level, which was `before`, to a day. Returns the odds. O(1)."""
         odds = self.odds(rules, day)
         self.level = rules.level(odds, before)
         turn = self._next_turn(rules, day)
@@ -269,7 +267,7 @@ class Risk:
             self.due_day = self._rises_before(rules, day, turn)
         # A day that was worked out before still does where the level is not reached on it either.
         elif self.due_day <= day or self.odds(rules, self.due_day) >= self._boundary(rules):
-            self.due_day = self._rises_before(rules, day, NEVER)
+            self.due_day = self._next_look(rules, day)
         return odds
 
     def rises_on(self, rules: RiskRules, day: int) -> int:
@@ -284,6 +282,17 @@ class Risk:
                 return rise
             day = turn
         return NEVER
+
+    def _next_look(self, rules: RiskRules, day: int) -> int:
+        """The first day after this one on which silence raises the level, or one before it.
+
+        To search for a day that is far off costs as much as all else, and mostly a purchase comes before it. So a
+        silent account is looked at after a month, and each time that its silence has doubled, until the day is near.
+        """
+        until = min(day + max(LOOK_AHEAD_DAYS, day - self.last_day), NEVER)
+        if self.odds(rules, until) < self._boundary(rules):
+            return until
+        return self._rises_before(rules, day, until)
 
     def _boundary(self, rules: RiskRules) -> float:
         return rules.boundaries[self.level is Level.WATCH]
@@ -300,7 +309,7 @@ class Risk:
 
         The evidence is the same on all of the days.
         """
-        boundary, step, low = self._boundary(rules), 32, day
+        boundary, step, low = self._boundary(rules), LOOK_AHEAD_DAYS, day
         while (high := low + step) < until and self.odds(rules, high) < boundary:
             low, step = high, 2 * step
         high = min(high, until)

@@ -80,16 +80,20 @@ def test_an_account_rises_at_the_boundary_and_falls_below_the_band() -> None:
 
 
 def test_silence_raises_the_level_on_the_day_that_was_worked_out() -> None:
-    """The regular account: low on the 60th day, watched from the 61st on; and the day is known beforehand."""
+    """The regular account: low on the 60th day, watched from the 61st on; and it is looked at on few others."""
     assert score(60) < 50 <= score(61)
     risk = regular()
-    risk.settle(RULES, 1_084, risk.level)
-    assert (risk.level, risk.due_day) == (Level.LOW, 1_084 + 61)
-    risk.settle(RULES, risk.due_day, risk.level)
-    assert risk.level is Level.WATCH
-    assert score(risk.due_day - 1_084 - 1) < 80 <= score(risk.due_day - 1_084)
-    risk.settle(RULES, risk.due_day, risk.level)
-    assert (risk.level, risk.due_day) == (Level.HIGH, NEVER)
+    assert risk.rises_on(RULES, 1_084) == 1_084 + 61
+    looks, day = [], 1_084
+    while day < NEVER:
+        risk.settle(RULES, day, risk.level)
+        looks.append((day - 1_084, str(risk.level)))
+        assert day < risk.due_day <= (risk.rises_on(RULES, day) if risk.level is not Level.HIGH else NEVER)
+        day = risk.due_day
+    changes = [(days, level) for (days, level), (_, before) in zip(looks[1:], looks, strict=False) if level != before]
+    assert changes == [(61, "watch"), (133, "high")]
+    assert score(132) < 80 <= score(133)
+    assert len(looks) <= 7
 
 
 @settings(max_examples=150, deadline=None)
