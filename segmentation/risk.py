@@ -341,7 +341,8 @@ class RiskChange(NamedTuple):
     """As of the day of the change."""
     rolling_revenue_minor: int
     revenue_at_risk_minor: int
-    segment: Segment
+    current_segment: Segment
+    """What the account is."""
     effective_at_us: int
 
 

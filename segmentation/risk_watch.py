@@ -92,6 +92,6 @@ class RiskWatch:
             history=history,
             rolling_revenue_minor=member.revenue_minor,
             revenue_at_risk_minor=self.rules.revenue_at_risk_minor(history, member.revenue_minor, odds),
-            segment=member.current_segment,
+            current_segment=member.current_segment,
             effective_at_us=risk.effective_at_us,
         )

@@ -160,52 +160,33 @@ class ChangeWriter:
         }
 
     def records(
-        self, changes: Iterable[Change], mode: Mode, *, input_offset: int, recorded_at_us: int
+        self, changes: Iterable[Change | RiskChange], mode: Mode, *, input_offset: int, recorded_at_us: int
     ) -> list[Outgoing]:
-        """One record for each change, for the topic of changes and for the compacted one of each account's latest.
+        """One record for each change, for the topic of such changes and for the compacted one of each account's latest.
 
         input_offset: the position in `standings` after what caused the changes.
         """
         recorded_at, recorded_at_ms = format_instant(recorded_at_us), recorded_at_us // 1000
         offset_header = (INPUT_OFFSET, str(input_offset).encode())
-        topics: list[str] = [Topic.SEGMENT_CHANGES, Topic.SEGMENTS]
         records = []
         for change in changes:
             effective_at = format_instant(change.effective_at_us)
             account_id = change.account_id.encode()
+            if isinstance(change, Change):
+                topics, same_headers = _CHANGE_TOPICS, _CHANGE_HEADERS
+                data = json_bytes(self._data(change, mode, effective_at, recorded_at))
+            else:
+                topics, same_headers = _RISK_TOPICS, _RISK_HEADERS
+                data = json_bytes(self._risk_data(change, mode, effective_at, recorded_at))
             headers = [
-                *_CHANGE_HEADERS,
+                *same_headers,
                 ("ce_id", b"%b:%d" % (account_id, change.sequence)),
                 ("ce_subject", account_id),
                 ("ce_time", effective_at.encode()),
                 offset_header,
             ]
-            data = json_bytes(self._data(change, mode, effective_at, recorded_at))
             value = data[:-1] + self._ends[change.current_segment]
             records.append(Outgoing(topics, account_id, value, headers, recorded_at_ms))
-        return records
-
-    def risk_records(
-        self, changes: Iterable[RiskChange], mode: Mode, *, input_offset: int, recorded_at_us: int
-    ) -> list[Outgoing]:
-        """As `records`, for changes of risk."""
-        recorded_at, recorded_at_ms = format_instant(recorded_at_us), recorded_at_us // 1000
-        topics: list[str] = [Topic.CHURN_RISK, Topic.RISKS]
-        records = []
-        for change in changes:
-            effective_at = format_instant(change.effective_at_us)
-            account_id = change.account_id.encode()
-            headers = [
-                *_RISK_HEADERS,
-                ("ce_id", b"%b:%d" % (account_id, change.sequence)),
-                ("ce_subject", account_id),
-                ("ce_time", effective_at.encode()),
-                (INPUT_OFFSET, str(input_offset).encode()),
-            ]
-            data = json_bytes(self._risk_data(change, mode, effective_at, recorded_at))
-            records.append(
-                Outgoing(topics, account_id, data[:-1] + self._ends[change.segment], headers, recorded_at_ms)
-            )
         return records
 
     def _risk_data(self, change: RiskChange, mode: Mode, effective_at: str, recorded_at: str) -> dict[str, Any]:
@@ -228,7 +209,7 @@ class ChangeWriter:
             "reasons": reasons(change.history, change.parts),
             "rolling_revenue_minor": change.rolling_revenue_minor,
             "revenue_at_risk_minor": change.revenue_at_risk_minor,
-            "segment": change.segment,
+            "segment": change.current_segment,
             "policy_version": self.policy_version,
             "mode": mode,
             "effective_at": effective_at,
@@ -323,6 +304,8 @@ def _same_headers(change_type: str, source: str) -> list[tuple[str, bytes]]:
     ]
 
 
+_CHANGE_TOPICS: list[str] = [Topic.SEGMENT_CHANGES, Topic.SEGMENTS]
+_RISK_TOPICS: list[str] = [Topic.CHURN_RISK, Topic.RISKS]
 _CHANGE_HEADERS = _same_headers(CHANGE_TYPE, SOURCE)
 _RISK_HEADERS = _same_headers(RISK_TYPE, RISK_SOURCE)
 

@@ -76,6 +76,7 @@ class RankingShard(Shard):
         self.clock_us: int = state.get("clock_us", 0)
         self.counts: dict[str, int] = {"applied": 0, "duplicates": 0, "dead_letters": 0} | state.get("counts", {})
         self.changes: int = state.get("changes", 0)
+        """Of segments, announced."""
         self.sources: dict[str, Reached] = {
             source: Reached.of(reached) for source, reached in state.get("sources", {}).items()
         }
@@ -319,7 +320,7 @@ class RankingShard(Shard):
             told = {standing.account_id: standing for standing in standings}
             noted = self._note_evidence(population, told.values(), changes)
             looked_at = {account_id: population.members[account_id] for account_id in {**told, **noted}}
-            out += self._risk_records(self._look(population, looked_at.values(), told, noted), mode, end)
+            out += self._records(self._look(population, looked_at.values(), told, noted), mode, end)
             _write(population, ({member.account_id: member for member in members} | looked_at).values(), commit)
         if was_silent and not self._must_be_silent(end):
             self.muted_until = 0
@@ -450,7 +451,7 @@ class RankingShard(Shard):
             noted = dict.fromkeys(account_ids, Trigger.POLICY_CHANGED) if is_judged_anew else {}
             changes = self._look(population, members, noted=noted, on_day=day)
             _write(population, members, commit)
-            out += self._risk_records(changes, self.mode, self.progress[Topic.STANDINGS])
+            out += self._records(changes, self.mode, self.progress[Topic.STANDINGS])
         await self._carry_out(commit, out)
         return self.watched_day < day or self.risk_hash != self.policy.risk_hash
 
@@ -479,19 +480,16 @@ class RankingShard(Shard):
                 member = population.members[account_id]
                 self._watch.look(member, max(member.day, self.watched_day))
             members += (risky := [m for m in map(population.members.__getitem__, account_ids) if m.is_risk_untold])
-            out += self._risk_records(self._found(population, risky), self.announcing, position)
+            out += self._records(self._found(population, risky), self.announcing, position)
             _write(population, members, commit)
         if not self._untold:
             self.announcing = None
         await self._carry_out(commit, out)
         return True
 
-    def _records(self, changes: list[Change], mode: Mode, end: int) -> list[Outgoing]:
-        self.changes += len(changes)
+    def _records(self, changes: Sequence[Change | RiskChange], mode: Mode, end: int) -> list[Outgoing]:
+        self.changes += sum(isinstance(change, Change) for change in changes)
         return self._writer.records(changes, mode, input_offset=end, recorded_at_us=self.wall_clock())
-
-    def _risk_records(self, changes: list[RiskChange], mode: Mode, end: int) -> list[Outgoing]:
-        return self._writer.risk_records(changes, mode, input_offset=end, recorded_at_us=self.wall_clock())
 
     def _dead_letter(self, record: Record, message: str) -> Outgoing:
         return dead_letter(

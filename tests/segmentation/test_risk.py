@@ -194,7 +194,7 @@ def test_changes_of_one_account_are_a_chain() -> None:
         (2, "watch", "high"),
     ]
     assert [c.history.silent_days for c in changes] == [65, 200]
-    assert changes[0].segment is Segment.ENTERPRISE
+    assert changes[0].current_segment is Segment.ENTERPRISE
     # 150 days old: 36,500.00 in these are 21,900.00 in 90 days, and as much of it is at risk as is probable
     assert changes[0].revenue_at_risk_minor == round(36_500_00 * 90 / 150 * score(65) / 100)
     assert not member.is_risk_untold
