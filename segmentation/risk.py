@@ -146,6 +146,7 @@ class Risk:
         "first_day",
         "last_day",
         "level",
+        "queued_day",
         "sequence",
         "told_level",
     )
@@ -180,6 +181,9 @@ class Risk:
         self.due_day = due_day
         """The next day to look at the account: not after the one on which its level changes if nothing happens to it.
         NEVER: it does not change."""
+
+        self.queued_day = NEVER
+        """The day on which the watch will look at the account, of which there is but one at a time; NEVER: none."""
 
     def know(self, first_day: int, last_day: int, days_bought: int) -> None:
         """Take over how the account has bought."""

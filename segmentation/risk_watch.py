@@ -17,48 +17,48 @@ class RiskWatch:
     def __init__(self, rules: RiskRules, members: Iterable[Member] = (), *, all_are_due: bool = False) -> None:
         """members: as an earlier instance left them, with other rules if `all_are_due`. O(n)."""
         self.rules = rules
-        self._days: dict[int, dict[str, None]] = {}
-        """Day -> the accounts to look at. One that is due later by now is looked at in vain."""
+        self._days: dict[int, dict[Member, None]] = {}
+        """Day -> whom to look at. Who is due later by now is looked at in vain."""
         self._next_days: list[int] = []
         """A heap of the same days."""
         for member in members:
             if member.risk is not None:
-                self._add(member.account_id, member.risk.due_day)
-                if all_are_due:
-                    self._add(member.account_id, 0)
+                self._queue(member, member.risk, 0 if all_are_due else member.risk.due_day)
 
     def look(self, member: Member, day: int, *, from_told: bool = False) -> float:
         """Bring the level of an account to a day, where purchases of it are known. Returns the odds of its risk.
 
-        from_told: go on from the level that was told, not from the last one. Complexity: `Risk.settle`.
+        from_told: go on from the level that was told, not from the last one. O(1).
         """
         risk = member.risk
         if risk is None or not risk.days_bought:
             return 0.0
-        due_day = risk.due_day
         odds = risk.settle(self.rules, max(day, risk.last_day), risk.told_level if from_told else risk.level)
-        if risk.due_day != due_day:
-            self._add(member.account_id, risk.due_day)
+        self._queue(member, risk, risk.due_day)
         return odds
 
-    def due(self, day: int, limit: int) -> list[str]:
-        """Up to limit accounts to look at on a day; they are not named again. O(limit)."""
-        due: list[str] = []
+    def due(self, day: int, limit: int) -> list[Member]:
+        """Up to limit accounts to look at on a day; they are not named again before that is done. O(limit)."""
+        due: list[Member] = []
         while self._next_days and self._next_days[0] <= day and len(due) < limit:
-            accounts = self._days[self._next_days[0]]
-            while accounts and len(due) < limit:
-                due.append(accounts.popitem()[0])
-            if not accounts:
+            members = self._days[self._next_days[0]]
+            while members and len(due) < limit:
+                member, _ = members.popitem()
+                assert member.risk is not None
+                member.risk.queued_day = NEVER
+                due.append(member)
+            if not members:
                 del self._days[heapq.heappop(self._next_days)]
         return due
 
-    def _add(self, account_id: str, day: int) -> None:
-        if day >= NEVER:
-            return
+    def _queue(self, member: Member, risk: Risk, day: int) -> None:
+        if day >= risk.queued_day:
+            return  # it will be looked at before
         if day not in self._days:
             self._days[day] = {}
             heapq.heappush(self._next_days, day)
-        self._days[day][account_id] = None
+        self._days[day][member] = None
+        risk.queued_day = day
 
     def change(
         self,

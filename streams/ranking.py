@@ -440,15 +440,15 @@ class RankingShard(Shard):
         is_judged_anew = self.risk_hash != self.policy.risk_hash
         if self.watched_day >= day and not is_judged_anew:
             return False
-        account_ids = self._watch.due(day, LOOKS_AT_ONCE)
+        due = self._watch.due(day, LOOKS_AT_ONCE)
         commit = self._commit_to(self.progress[Topic.STANDINGS])
         out: list[Outgoing] = []
-        if len(account_ids) < LOOKS_AT_ONCE:
+        if len(due) < LOOKS_AT_ONCE:
             self.watched_day = max(day, self.watched_day)
             self.risk_hash = self.policy.risk_hash
+        noted = {member.account_id: Trigger.POLICY_CHANGED for member in due} if is_judged_anew else {}
         for population in self.populations.values():
-            members = [population.members[name] for name in account_ids if name in population.members]
-            noted = dict.fromkeys(account_ids, Trigger.POLICY_CHANGED) if is_judged_anew else {}
+            members = [member for member in due if population.members.get(member.account_id) is member]
             changes = self._look(population, members, noted=noted, on_day=day)
             _write(population, members, commit)
             out += self._records(changes, self.mode, self.progress[Topic.STANDINGS])

@@ -116,8 +116,8 @@ def test_the_watch_that_looks_only_when_somebody_is_due_misses_nothing(
     for wait, happens, ahead_days in steps:
         for _ in range(wait):
             day += 1
-            for account_id in watch.due(day, 1):
-                assert account_id == "acme"
+            for due in watch.due(day, 1):
+                assert due is member
                 watch.look(member, day)
             daily.settle(rules, day, daily.level)
             assert member.risk.level is daily.level, f"on day {day}"
@@ -175,7 +175,7 @@ def test_due_accounts_are_named_once_and_in_portions() -> None:
     assert watch.due(49, 10) == []
     named = [watch.due(51, 4) for _ in range(4)]
     assert [len(part) for part in named] == [4, 4, 2, 0]
-    assert sorted(account_id for part in named for account_id in part) == sorted(
+    assert sorted(member.account_id for part in named for member in part) == sorted(
         member.account_id for member in members
     )
 
