@@ -122,6 +122,12 @@ async def test_what_is_sent_is_seen(values: dict[str, str], tmp_path: Path) -> N
         assert verified.status == 0, verified
         assert "events=2 applied=2 duplicates=0 dead_letters=0 accounts=2 changes=2 mismatches=0" in verified.out
 
+        assert resegment("send", "engagement", "acme", "cancel_request", values=values).status == 0
+        flagged = resegment("watch", "--risks", "--from-beginning", "--limit", "1", values=values)
+        assert "low → high  91 %" in flagged.out and "asked to cancel today" in flagged.out
+        explained = resegment("explain", "acme", values=values).out
+        assert "high: 91 % that nothing is bought in 90 days, uncalibrated" in explained
+
 
 async def test_a_replay_into_the_present_is_refused(values: dict[str, str], tmp_path: Path) -> None:
     """Past and present do not mix: one line, status 2, nothing published."""
