@@ -30,6 +30,8 @@ from segmentation.events import MICROSECONDS_PER_DAY, Purchase
 from segmentation.order_index import Basis
 from segmentation.policy import Policy
 from segmentation.population import Population
+from segmentation.risk import RiskRules
+from segmentation.risk_watch import RiskWatch
 from segmentation.segments import TIERS, Segment
 from state.client import connect
 from state.documents import encode_account, encode_member
@@ -67,8 +69,14 @@ class Scale:
 
     async def seed(self) -> None:
         """Found the installation and write the accounts of both stages."""
-        state = {"mode": "replay", "clock_us": self.clock_us}
-        beginnings = {(StageName.ACCOUNTS, number): Beginning({}, state) for number in range(PARTITIONS)}
+        today = self.clock_us // MICROSECONDS_PER_DAY
+        state = {"mode": "replay", "clock_us": self.clock_us, "told_day": today}
+        watched = {"told_days": {str(number): today for number in range(PARTITIONS)}, "watched_day": today}
+        beginnings = {
+            (stage, number): Beginning({}, state if stage is StageName.ACCOUNTS else watched)
+            for stage in StageName
+            for number in range(PARTITIONS)
+        }
         policy, prefix = self.policy, self.settings.redis_prefix
         await found(self.redis, prefix, policy.canonical(), policy.hash, PARTITIONS, beginnings)
         population = Population(
@@ -88,8 +96,13 @@ class Scale:
             await pipeline.execute()
         keys = shard_keys(prefix, StageName.RANKING, partition_of(POPULATION.encode(), PARTITIONS))
         members = list(population.members.values())
+        watch = RiskWatch(RiskRules.of(policy))
         for member in members:
             member.segment, member.sequence, member.effective_at_us = member.current_segment, 1, self.clock_us
+            watch.look(member, today)
+            if member.is_risk_untold:
+                assert member.risk is not None
+                member.risk.told_level, member.risk.sequence = member.risk.level, 1
         for first in range(0, len(members), CHUNK):
             chunk = {m.account_id: encode_member(m, POPULATION) for m in members[first : first + CHUNK]}
             await self.redis.hset(keys.documents, mapping=chunk)  # type: ignore[arg-type]
@@ -115,9 +128,10 @@ class Scale:
 
     def _standing(self, account: Account) -> Standing:
         stage = account.stage(self.policy.new_start_days)
-        return Standing(
-            account.account_id, stage, account.revenue_minor, account.version, account.day, "backfill", None, None
-        )
+        about = account.account_id, stage, account.revenue_minor, account.version, account.day, "backfill", None, None
+        bought = account.purchase_days.history(account.day)
+        assert bought is not None
+        return Standing(*about, account.purchase_days.first_day, account.day - bought.silent_days, bought.repeats + 1)
 
     def purchase(self, account: str, amount_minor: int) -> tuple[str, bytes]:
         """(event id, payload) of a purchase a minute before midnight."""

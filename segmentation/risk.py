@@ -248,12 +248,15 @@ class Risk:
             rules.model, self.days_bought - 1, self.last_day - first_day, day - first_day, rules.horizon_days
         )
 
-    def parts(self, rules: RiskRules, day: int) -> list[Part]:
-        """What the score is made of: the rhythm, then each piece of evidence on top of what is before it."""
+    def parts(self, rules: RiskRules, day: int, odds: float) -> list[Part]:
+        """What the score is made of: the rhythm, then each piece of evidence on top of what is before it.
+
+        odds: all of them, as of the day.
+        """
+        if self.evidence_days is NO_EVIDENCE:
+            return [Part("rhythm", score_of(odds), None)]
         odds = self._rhythm_odds(rules, day)
         parts = [Part("rhythm", score_of(odds), None)]
-        if self.evidence_days is NO_EVIDENCE:
-            return parts
         for name, factor, since in zip(EVIDENCE, rules.factors, self.evidence_days, strict=True):
             if since and 0 <= day - since < rules.evidence_days:
                 parts.append(Part(name, score_of(odds * factor) - score_of(odds), day - since))

@@ -79,19 +79,19 @@ class RiskWatch:
         risk.effective_at_us = max(risk.effective_at_us, effective_at_us)
         day = max(day, risk.last_day)
         history = risk.history(day)
-        return RiskChange(
-            account_id=member.account_id,
-            population=population,
-            sequence=risk.sequence,
-            previous_level=previous,
-            current_level=risk.level,
-            trigger=trigger,
-            event_id=event_id,
-            odds=odds,
-            parts=risk.parts(self.rules, day),
-            history=history,
-            rolling_revenue_minor=member.revenue_minor,
-            revenue_at_risk_minor=self.rules.revenue_at_risk_minor(history, member.revenue_minor, odds),
-            current_segment=member.current_segment,
-            effective_at_us=risk.effective_at_us,
+        return RiskChange(  # by position, as a change of segment
+            member.account_id,
+            population,
+            risk.sequence,
+            previous,
+            risk.level,
+            trigger,
+            event_id,
+            odds,
+            risk.parts(self.rules, day, odds),
+            history,
+            member.revenue_minor,
+            self.rules.revenue_at_risk_minor(history, member.revenue_minor, odds),
+            member.current_segment,
+            risk.effective_at_us,
         )

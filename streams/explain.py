@@ -223,7 +223,7 @@ def _risk(policy: Policy, member: Member, day: int) -> RiskExplanation | None:
         return None
     day = max(day, risk.last_day)
     history, odds = risk.history(day), risk.odds(rules, day)
-    parts = risk.parts(rules, day)
+    parts = risk.parts(rules, day, odds)
     above = LEVELS[LEVELS.index(risk.level) + 1 :]
     next_day = risk.rises_on(rules, day) if above else NEVER
     return RiskExplanation(

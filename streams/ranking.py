@@ -356,8 +356,10 @@ class RankingShard(Shard):
         """
         noted = {}
         for standing in standings:
+            if not any(standing.evidence_days):
+                continue
             risk = population.members[standing.account_id].risk
-            news = risk.note(standing.evidence_days) if risk is not None and any(standing.evidence_days) else None
+            news = risk.note(standing.evidence_days) if risk is not None else None
             if news is not None:
                 noted[standing.account_id] = Trigger(news)
         for change in changes:
@@ -378,12 +380,13 @@ class RankingShard(Shard):
         """Bring the levels of these members to the day. Returns the changes, whose cause is in the rest."""
         watch, changes = self._watch, []
         for member in members:
-            day = max(member.day, self.watched_day, on_day)
-            before = member.risk.level if member.risk else Level.LOW
-            odds = watch.look(member, day)
-            if population.muted or not member.is_risk_untold:
+            risk = member.risk
+            if risk is None:
                 continue
-            assert member.risk is not None
+            day, before = max(member.day, self.watched_day, on_day), risk.level
+            odds = watch.look(member, day)
+            if risk.level is risk.told_level or population.muted or not risk.is_untold:
+                continue
             own = told.get(member.account_id)
             if own is not None and own.reason not in (Reason.PURCHASE, Reason.REFUND):
                 own = None
@@ -392,7 +395,7 @@ class RankingShard(Shard):
             elif own is not None:
                 trigger = Trigger.PURCHASE
             else:
-                is_calmer = LEVELS.index(member.risk.level) < LEVELS.index(before)
+                is_calmer = LEVELS.index(risk.level) < LEVELS.index(before)
                 trigger = Trigger.EVIDENCE_OVER if is_calmer else Trigger.SILENCE
             changes.append(
                 watch.change(

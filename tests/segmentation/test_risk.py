@@ -153,7 +153,7 @@ def test_the_parts_of_a_score_add_up() -> None:
     happened(risk, "refund", 1_090)
     happened(risk, "tier_fall", 1_099)
     happened(risk, "cancel_request", 1_000)
-    parts = risk.parts(RULES, 1_100)
+    parts = risk.parts(RULES, 1_100, risk.odds(RULES, 1_100))
     assert [(part.name, part.days_ago) for part in parts] == [("rhythm", None), ("refund", 10), ("tier_fall", 1)]
     assert parts[0].points == pytest.approx(score(16))
     assert all(part.points > 0 for part in parts)

@@ -125,8 +125,8 @@ async def test_what_is_sent_is_seen(values: dict[str, str], tmp_path: Path) -> N
         assert resegment("send", "engagement", "acme", "cancel_request", values=values).status == 0
         flagged = resegment("watch", "--risks", "--from-beginning", "--limit", "1", values=values)
         assert "low → high  91 %" in flagged.out and "asked to cancel today" in flagged.out
-        explained = resegment("explain", "acme", values=values).out
-        assert "high: 91 % that nothing is bought in 90 days, uncalibrated" in explained
+        said = resegment("explain", "acme", values=values).out
+        assert "high: 91 % that nothing is bought in 90 days, uncalibrated" in said
 
 
 async def test_a_replay_into_the_present_is_refused(values: dict[str, str], tmp_path: Path) -> None:
