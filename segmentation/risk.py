@@ -153,16 +153,15 @@ class Risk:
 
     def __init__(
         self,
-        *,
         first_day: int = 0,
         last_day: int = 0,
         days_bought: int = 0,
-        evidence_days: EvidenceDays = NO_EVIDENCE,
         level: Level = Level.LOW,
         told_level: Level = Level.LOW,
         sequence: int = 0,
         effective_at_us: int = 0,
         due_day: int = NEVER,
+        evidence_days: EvidenceDays = NO_EVIDENCE,
     ) -> None:
         self.first_day = first_day
         """Of a purchase."""

@@ -108,8 +108,6 @@ def encode_member(member: Member, population: str) -> bytes:
 def decode_member(account_id: str, document: bytes) -> tuple[Member, str]:
     """What encode_member wrote: the member and its population."""
     stage, tier, segment, day, sequence, version, effective_at_us, revenue = _MEMBER.unpack_from(document)
-    name_at = _MEMBER.size + _RISK.size
-    risk = document[_MEMBER.size : name_at]
     member = Member(
         account_id,
         stage=_STAGES[stage],
@@ -120,9 +118,9 @@ def decode_member(account_id: str, document: bytes) -> tuple[Member, str]:
         version=version,
         effective_at_us=effective_at_us,
         revenue_minor=int.from_bytes(revenue, "little", signed=True),
-        risk=None if risk == _NO_RISK else _decode_risk(risk),
+        risk=_decode_risk(document, _MEMBER.size),
     )
-    return member, document[name_at:].decode()
+    return member, document[_MEMBER.size + _RISK.size :].decode()
 
 
 def _encode_risk(risk: Risk) -> bytes:
@@ -139,18 +137,20 @@ def _encode_risk(risk: Risk) -> bytes:
     )
 
 
-def _decode_risk(document: bytes) -> Risk:
-    days_bought, first_day, last_day, due_day, level, told_level, sequence, effective_at_us, *evidence_days = (
-        _RISK.unpack(document)
-    )
+def _decode_risk(document: bytes, at: int) -> Risk | None:
+    fields = _RISK.unpack_from(document, at)
+    days_bought, first_day, last_day, due_day, level, told_level, sequence, effective_at_us = fields[:8]
+    if not (days_bought or sequence):
+        return None
+    evidence_days = fields[8:]
     return Risk(
-        first_day=first_day,
-        last_day=last_day,
-        days_bought=days_bought,
-        level=LEVELS[level],
-        told_level=LEVELS[told_level],
-        sequence=sequence,
-        effective_at_us=effective_at_us,
-        due_day=due_day,
-        evidence_days=tuple(evidence_days) if any(evidence_days) else NO_EVIDENCE,
+        first_day,
+        last_day,
+        days_bought,
+        LEVELS[level],
+        LEVELS[told_level],
+        sequence,
+        effective_at_us,
+        due_day,
+        evidence_days if any(evidence_days) else NO_EVIDENCE,
     )
