@@ -13,7 +13,7 @@ from typing import NamedTuple
 from segmentation.account import Reason, Standing
 from segmentation.events import MICROSECONDS_PER_DAY
 from segmentation.order_index import Basis, Share
-from segmentation.risk import Level, Risk
+from segmentation.risk import DAYS, Level, Risk
 from segmentation.segments import TIERS, Segment, Stage
 from segmentation.tiers import Cause, Move, Tiers
 
@@ -191,7 +191,7 @@ class Population:
                 taken[account_id] = member, standing, member.stage, member.revenue_minor
             else:
                 taken[account_id] = member, standing, earlier[2], earlier[3]
-            member.version, member.day, member.stage, member.revenue_minor = version, day, stage, revenue_minor
+            member.version, member.day, member.stage, member.revenue_minor = version, DAYS[day], stage, revenue_minor
             if days_bought:
                 if member.risk is None:
                     member.risk = Risk()

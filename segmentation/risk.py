@@ -19,6 +19,9 @@ from segmentation.policy import Policy
 from segmentation.purchase_model import BuyingModel, odds_no_purchase, probability_of
 from segmentation.segments import Segment
 
+DAYS = tuple(range(NEVER + 1))
+"""One integer for each day: a million members with four days of their own each would take 100 MB more."""
+
 
 class Level(StrEnum):
     """How alarming the risk is."""
@@ -186,7 +189,7 @@ class Risk:
 
     def know(self, first_day: int, last_day: int, days_bought: int) -> None:
         """Take over how the account has bought."""
-        self.first_day, self.last_day, self.days_bought = first_day, last_day, days_bought
+        self.first_day, self.last_day, self.days_bought = DAYS[first_day], DAYS[last_day], days_bought
 
     def note(self, told_days: EvidenceDays) -> str | None:
         """Take over when what is told of an account happened last: days of EVIDENCE_TOLD, of which the latest count.
@@ -270,10 +273,10 @@ class Risk:
         if self.level is Level.HIGH:
             self.due_day = turn
         elif turn < NEVER:
-            self.due_day = self._rises_before(rules, day, turn)
+            self.due_day = DAYS[self._rises_before(rules, day, turn)]
         # A day that was worked out before still does where the level is not reached on it either.
         elif self.due_day <= day or self.odds(rules, self.due_day) >= self._boundary(rules):
-            self.due_day = self._next_look(rules, day)
+            self.due_day = DAYS[self._next_look(rules, day)]
         return odds
 
     def rises_on(self, rules: RiskRules, day: int) -> int:
