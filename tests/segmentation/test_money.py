@@ -47,6 +47,10 @@ def test_the_ratio_says_the_same_as_the_conversion(base: str, other: str, rate: 
         ("EUR", "0.5", -1, 0),  # ... below zero too
         ("EUR", "0.5", -3, -2),
         ("EUR", "0.500000001", 1, 1),
+        # what floating point would make 1507, 3152519739159346 and 1080000000000006
+        ("EUR", "1.005", 1_500, 1_508),
+        ("EUR", "0.35", 2**53 - 1, 3_152_519_739_159_347),
+        ("EUR", "1.08", 10**15 + 5, 1_080_000_000_000_005),
     ],
 )
 def test_known_conversions_into_dollars(currency: str, rate: str | None, amount: int, in_cents: int) -> None:
