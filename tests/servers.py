@@ -379,6 +379,14 @@ class RedisCluster:
         self.command(node, "CLUSTER", "REPLICATE", master_id)
         while self.command(node, "INFO").get("master_link_status") != "up":
             time.sleep(0.01)
+        # They hear of it from the node that it met. If that dies before, they never listen to it.
+        node_id = self.command(node, "CLUSTER", "MYID")
+        for other in self.masters:
+            while not any(
+                line.startswith(node_id) and f"slave {master_id}" in line
+                for line in str(self.command(other, "CLUSTER", "NODES")).splitlines()
+            ):
+                time.sleep(0.01)
         return node
 
 
