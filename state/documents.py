@@ -140,9 +140,9 @@ def _encode_risk(risk: Risk) -> bytes:
 def _decode_risk(document: bytes, at: int) -> Risk | None:
     fields = _RISK.unpack_from(document, at)
     days_bought, first_day, last_day, due_day, level, told_level, sequence, effective_at_us = fields[:8]
-    if not (days_bought or sequence):
-        return None
     evidence_days = fields[8:]
+    if not (days_bought or sequence or any(evidence_days)):
+        return None
     return Risk(
         DAYS[first_day],
         DAYS[last_day],

@@ -7,6 +7,7 @@ from segmentation.account import NEVER, Account, Profile
 from segmentation.events import AttributeValue
 from segmentation.ledger import OPEN_ENTRIES_MAX, Ledger
 from segmentation.population import Member
+from segmentation.risk import LEVELS, NO_EVIDENCE, Level, Risk
 from segmentation.segments import Segment, Stage
 from state.documents import (
     decode_account,
@@ -134,6 +135,43 @@ def test_a_member_is_read_as_it_was_written(
         name: getattr(member, name) for name in Member.__slots__
     }
     assert (read.current_segment, read.lapsed) == (member.current_segment, member.lapsed)
+
+
+@given(
+    st.tuples(days, days, st.integers(0, NEVER)),
+    st.sampled_from(LEVELS),
+    st.sampled_from(LEVELS),
+    counts,
+    st.integers(0, 2**64 - 1),
+    days,
+    st.tuples(days, days, days, days) | st.just(NO_EVIDENCE),
+)
+def test_a_risk_is_read_as_it_was_written(
+    bought: tuple[int, int, int],
+    level: Level,
+    told_level: Level,
+    sequence: int,
+    effective_at_us: int,
+    due_day: int,
+    evidence_days: tuple[int, ...],
+) -> None:
+    """Also where nothing is known of it but a fall that the log told of."""
+    risk = Risk(*bought, level, told_level, sequence, effective_at_us, due_day, evidence_days)
+    read, _ = decode_member("acme", encode_member(Member("acme", risk=risk), "all"))
+    if not (bought[2] or sequence or any(evidence_days)):
+        assert read.risk is None
+        return
+    assert read.risk is not None
+    for name in Risk.__slots__:
+        assert getattr(read.risk, name) == getattr(risk, name)
+    assert (read.risk.evidence_days is NO_EVIDENCE) is (not any(evidence_days))
+
+
+def test_a_fall_alone_is_kept() -> None:
+    """Learnt at a claim, before the account's purchases are known again."""
+    member = Member("acme", risk=Risk(evidence_days=(0, 0, 0, 20_001)))
+    read, _ = decode_member("acme", encode_member(member, "all"))
+    assert read.risk is not None and read.risk.evidence_days == (0, 0, 0, 20_001)
 
 
 attribute_values = st.one_of(
