@@ -37,6 +37,7 @@ from state.client import connect
 from state.documents import encode_account, encode_member
 from state.founding import Beginning, found
 from state.keys import StageName, shard_keys
+from streams.accounts import standing_of
 from streams.instants import format_instant
 from streams.log import LogReader
 from streams.messages import Tick, encode_tick
@@ -127,11 +128,7 @@ class Scale:
         return account
 
     def _standing(self, account: Account) -> Standing:
-        stage = account.stage(self.policy.new_start_days)
-        about = account.account_id, stage, account.revenue_minor, account.version, account.day, "backfill", None, None
-        bought = account.purchase_days.history(account.day)
-        assert bought is not None
-        return Standing(*about, account.purchase_days.first_day, account.day - bought.silent_days, bought.repeats + 1)
+        return standing_of(account, account.stage(self.policy.new_start_days), None, None)
 
     def purchase(self, account: str, amount_minor: int) -> tuple[str, bytes]:
         """(event id, payload) of a purchase a minute before midnight."""

@@ -10,7 +10,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from segmentation.policy import Policy
-from segmentation.segments import Segment
+from segmentation.segments import SEGMENTS, Segment
 
 MINUTES_AN_HOUR = 60
 
@@ -80,9 +80,6 @@ class Capacity(NamedTuple):
     unowned: OwnerLoad
 
 
-ORDER = (Segment.KEY, Segment.ENTERPRISE, Segment.COMMERCIAL, Segment.NEW_START, Segment.PROSPECT)
-
-
 def capacity(policy: Policy, accounts: Iterable[tuple[Segment, str | None]], moves: Mapping[Move, int]) -> Capacity:
     """The load now, and by how much the moves changed it.
 
@@ -113,7 +110,7 @@ def capacity(policy: Policy, accounts: Iterable[tuple[Segment, str | None]], mov
             gained[segment],
             gained[segment] * minutes[segment],
         )
-        for segment in ORDER
+        for segment in SEGMENTS
     ]
     owners = [_owner_load(policy, owner, minutes, theirs) for owner, theirs in owned.items() if owner is not None]
     owners.sort(key=lambda load: (-load.minutes_a_quarter, -load.accounts, load.owner))

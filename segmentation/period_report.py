@@ -10,10 +10,7 @@ from typing import NamedTuple
 
 from segmentation.events import MICROSECONDS_PER_DAY
 from segmentation.population import CauseKind, Direction, Member, direction_of
-from segmentation.segments import TIERS, Segment
-
-SEGMENTS = (*TIERS, Segment.NEW_START, Segment.PROSPECT)
-"""The segments as people list them: the best tier first, then the stages from the last to the first."""
+from segmentation.segments import SEGMENTS, TIERS, Segment
 
 
 class Period(NamedTuple):

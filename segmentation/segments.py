@@ -26,3 +26,6 @@ class Segment(StrEnum):
 
 TIERS = (Segment.KEY, Segment.ENTERPRISE, Segment.COMMERCIAL)
 """The tiers from the best down. A tier is handled as its index here."""
+
+SEGMENTS = (*TIERS, Segment.NEW_START, Segment.PROSPECT)
+"""The segments as people list them: the best tier first, then the stages from the last to the first."""

@@ -16,7 +16,7 @@ from state.shard_store import SCHEMA_VERSION, ShardStore
 
 
 class Founding(NamedTuple):
-    """What must not change under the state; but for the strategies, of which the state knows nothing."""
+    """What must not change under the state; but for risk and strategies, which may be other ones at each start."""
 
     schema_version: int
     policy: str
@@ -24,7 +24,7 @@ class Founding(NamedTuple):
     policy_hash: str
     partitions: int
     strategies: str | None = None
-    """The canonical strategies of the worker that began last with new ones; None: none has yet."""
+    """`Policy.canonical_rest`, risk included, of the worker that began last with a new one; None: none has yet."""
 
 
 async def read_founding(redis: Redis, prefix: str) -> Founding | None:
@@ -95,7 +95,7 @@ async def found(
 
 
 async def note_strategies(redis: Redis, prefix: str, strategies: str) -> None:
-    """Say with which canonical strategies changes are announced from now on."""
+    """Say by which risk rules and strategies changes are announced from now on (`Policy.canonical_rest`)."""
     await redis.hset(founding_key(prefix), "strategies", strategies)
 
 

@@ -197,7 +197,7 @@ class AccountShard(Shard):
                 or account.evidence_days != evidence_days
                 or not account.announced
             ):
-                standings.append(_standing(account, stage, advanced, cause))
+                standings.append(standing_of(account, stage, advanced, cause))
             if account.due_day != due_day:
                 commit.due[account_id] = account.due_day if account.due_day != NEVER else None
         counts = self.counts[topic]
@@ -385,7 +385,7 @@ class AccountShard(Shard):
         for account in accounts.values():
             advanced = account.advance(self.day, self.policy)
             if not account.announced or advanced is not None:
-                standings.append(_standing(account, account.stage(new_start_days), advanced, None))
+                standings.append(standing_of(account, account.stage(new_start_days), advanced, None))
             commit.due[account.account_id] = account.due_day if account.due_day != NEVER else None
         last_account, last_day = due[-1]
         self.cursor = (last_day, last_account)
@@ -433,7 +433,7 @@ class AccountShard(Shard):
         await self.commit(commit, [message])
 
 
-def _standing(account: Account, stage: str, advanced: Reason | None, cause: Event | None) -> Standing:
+def standing_of(account: Account, stage: str, advanced: Reason | None, cause: Event | None) -> Standing:
     """The account's standing, with what caused it: an event that moves money or is the account's first, else time."""
     first, account.announced = not account.announced, True
     if cause is not None and (first or isinstance(cause, Purchase)):

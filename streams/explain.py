@@ -30,7 +30,7 @@ from streams.changes import (
     reasons,
     rhythm_document,
 )
-from streams.instants import format_instant
+from streams.instants import format_day, format_instant
 from streams.log import LogReader
 from streams.partitions import partition_of
 from streams.settings import Settings
@@ -153,7 +153,7 @@ async def explain(settings: Settings, policy: Policy, redis: Redis, reader: LogR
         lapsed=member.lapsed,
         rolling_revenue_minor=account.revenue_minor,
         base_currency=policy.base_currency,
-        first_purchase_on=None if stage is Stage.PROSPECT else _date(account.first_purchase_day),
+        first_purchase_on=None if stage is Stage.PROSPECT else format_day(account.first_purchase_day),
         position_revenue=_position(tiers, member, Basis.REVENUE) if ranked else None,
         position_accounts=_position(tiers, member, Basis.ACCOUNTS) if ranked else None,
         basis=policy.basis,
@@ -237,17 +237,13 @@ def _risk(policy: Policy, member: Member, day: int) -> RiskExplanation | None:
         revenue_at_risk_minor=rules.revenue_at_risk_minor(history, member.revenue_minor, odds),
         sequence=risk.sequence,
         next_level=above[0] if above else None,
-        next_level_on=_date(next_day) if next_day < NEVER else None,
+        next_level_on=format_day(next_day) if next_day < NEVER else None,
     )
-
-
-def _date(day: int) -> str:
-    return format_instant(day * MICROSECONDS_PER_DAY)[:10]
 
 
 def _forecast_step(step: Step) -> ForecastStep:
     return ForecastStep(
-        on=_date(step.day),
+        on=format_day(step.day),
         rolling_revenue_minor=step.rolling_revenue_minor,
         segment=step.segment,
         lapsed=step.lapsed,

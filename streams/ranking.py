@@ -410,24 +410,6 @@ class RankingShard(Shard):
             )
         return changes
 
-    def _found(self, population: Population, members: Iterable[Member]) -> list[RiskChange]:
-        """The changes of members whose level differs from what was told, found after a silence."""
-        changes = []
-        for member in members:
-            day = max(member.day, self.watched_day)
-            changes.append(
-                self._watch.change(
-                    member,
-                    population.name,
-                    day,
-                    self._watch.look(member, day),
-                    trigger=Trigger.RECOVERED,
-                    event_id=None,
-                    effective_at_us=self.clock_us,
-                )
-            )
-        return changes
-
     def _levels_from_told(self, population: Population) -> list[Member]:
         """After a silence levels go on from those that were told, as tiers do. Returns who is different now. O(n)."""
         changed = []
@@ -477,14 +459,13 @@ class RankingShard(Shard):
         chunk, self._untold = self._untold[-CHANGES_AT_ONCE:], self._untold[:-CHANGES_AT_ONCE]
         for population, untold in groupby(reversed(chunk), key=itemgetter(0)):
             account_ids = [account_id for _, account_id in untold]
-            changes, members = population.announce(account_ids, self.clock_us)
+            changes, _ = population.announce(account_ids, self.clock_us)
             out += self._records(changes, self.announcing, position)
-            for account_id in self._note_evidence(population, (), changes):
-                member = population.members[account_id]
-                self._watch.look(member, max(member.day, self.watched_day))
-            members += (risky := [m for m in map(population.members.__getitem__, account_ids) if m.is_risk_untold])
-            out += self._records(self._found(population, risky), self.announcing, position)
-            _write(population, members, commit)
+            self._note_evidence(population, (), changes)
+            looked_at = [population.members[account_id] for account_id in account_ids]
+            recovered = dict.fromkeys(account_ids, Trigger.RECOVERED)
+            out += self._records(self._look(population, looked_at, noted=recovered), self.announcing, position)
+            _write(population, looked_at, commit)
         if not self._untold:
             self.announcing = None
         await self._carry_out(commit, out)

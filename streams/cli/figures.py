@@ -1,7 +1,7 @@
 """Figures for people, the same on a terminal and on a page."""
 
-from segmentation.period_report import SEGMENTS, Period
-from segmentation.segments import Segment
+from segmentation.period_report import Period
+from segmentation.segments import SEGMENTS, Segment
 from streams.instants import format_day
 
 NOT_THERE = "not there yet"

@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from segmentation.money import format_amount
-from segmentation.period_report import SEGMENTS
 from segmentation.policy import Policy, load_policy
-from segmentation.segments import TIERS, Segment
+from segmentation.segments import SEGMENTS, TIERS, Segment
 from segmentation.what_if import Effect, FieldEffect, Held, WhatIf, field_effects
 from streams.cli.console import escape, out, print_json, segment
 from streams.cli.failures import CommandFailed

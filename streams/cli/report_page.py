@@ -11,9 +11,9 @@ from types import MappingProxyType
 
 from segmentation.events import MICROSECONDS_PER_DAY
 from segmentation.money import format_amount
-from segmentation.period_report import SEGMENTS, DayMoves, PeriodReport, Timeline
+from segmentation.period_report import DayMoves, PeriodReport, Timeline
 from segmentation.risk_report import RiskReport
-from segmentation.segments import Segment
+from segmentation.segments import SEGMENTS, Segment
 from streams.cli.console import escape
 from streams.cli.figures import days_of, percent, rows_of, segment_name, signed
 from streams.instants import format_day, format_instant

@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from rich.table import Table
 from rich.text import Text
 
-from segmentation.period_report import SEGMENTS
-from segmentation.segments import Segment
+from segmentation.segments import SEGMENTS, Segment
 from streams.cli.console import segment
 from streams.cli.figures import rows_of, segment_name
 

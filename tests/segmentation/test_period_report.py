@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from segmentation.events import MICROSECONDS_PER_DAY
 from segmentation.period_report import (
-    SEGMENTS,
     DayMoves,
     PastChange,
     Period,
@@ -17,7 +16,7 @@ from segmentation.period_report import (
     timeline,
 )
 from segmentation.population import CauseKind, Member
-from segmentation.segments import TIERS, Segment
+from segmentation.segments import SEGMENTS, TIERS, Segment
 
 HOUR_US = MICROSECONDS_PER_DAY // 24
 STEPS_US = (0, 1, HOUR_US, MICROSECONDS_PER_DAY, 3 * MICROSECONDS_PER_DAY, 9 * MICROSECONDS_PER_DAY)

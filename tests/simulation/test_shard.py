@@ -186,6 +186,13 @@ class ScansShort(SimulatedRedis):
             is_short = False
 
 
+async def nothing(_: Mapping[str, int]) -> AsyncIterator[tuple[Topic, Record]]:
+    """The world was told nothing."""
+    told: list[tuple[Topic, Record]] = []
+    for record in told:
+        yield record
+
+
 def _ranking(
     redis: SimulatedRedis, publisher: SimulatedPublisher, read_told: ToldReader, policy: Policy | None = None
 ) -> RankingShard:
@@ -204,10 +211,6 @@ def _ranking(
 
 
 async def _ranking_of_three(redis: SimulatedRedis) -> RankingShard:
-    async def nothing(_: Mapping[str, int]) -> AsyncIterator[tuple[Topic, Record]]:
-        return
-        yield
-
     store = ShardStore(cast(Redis, redis), "test", StageName.RANKING, 0)
     await store.create()
     await store.claim("another worker")
@@ -279,10 +282,6 @@ def test_silence_counts_once_every_shard_has_told_the_days() -> None:
         message = Standings(source, {str(Topic.TICKS): day}, None, day * MICROSECONDS_PER_DAY, "live", list(standings))
         return Record((Topic.STANDINGS, 0), offset, 0, b"all", encode_standings(message), (), None, None)
 
-    async def nothing(_: Mapping[str, int]) -> AsyncIterator[tuple[Topic, Record]]:
-        return
-        yield
-
     async def test(scene: Scene) -> None:
         store = ShardStore(cast(Redis, scene.redis), "test", StageName.RANKING, 0)
         await store.create()
@@ -310,10 +309,6 @@ def test_other_rules_of_risk_are_taken_over_and_what_they_change_is_told() -> No
     def told() -> list[tuple[str, int, str, str]]:
         changes = [json.loads(record.value or b"") for record in log.places[Topic.CHURN_RISK, 0].read(0, 99)[0]]
         return [(c["account_id"], c["sequence"], c["current_level"], c["trigger"]) for c in changes]
-
-    async def nothing(_: Mapping[str, int]) -> AsyncIterator[tuple[Topic, Record]]:
-        return
-        yield
 
     async def run(scene: Scene, policy: Policy) -> None:
         publisher = SimulatedPublisher(log, Random(0), transactional_id="ranking")

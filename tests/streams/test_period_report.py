@@ -12,12 +12,12 @@ from aiokafka.structs import ConsumerRecord
 
 from segmentation.events import MICROSECONDS_PER_DAY
 from segmentation.order_index import Basis
-from segmentation.period_report import SEGMENTS, PastChange, Period, period_report, timeline
+from segmentation.period_report import PastChange, Period, period_report, timeline
 from segmentation.policy import Policy
 from segmentation.population import CauseKind, Member
 from segmentation.risk import LEVELS
 from segmentation.risk_report import risk_report
-from segmentation.segments import TIERS, Segment
+from segmentation.segments import SEGMENTS, TIERS, Segment
 from state.client import connect
 from streams.changes import ChangeData, RiskData
 from streams.cli.console import escape
