@@ -402,7 +402,7 @@ class WorkerProcess:
         document = settings.model_dump(mode="json") | {"redis_url": settings.redis_url.get_secret_value()}
         self._process = self._started(module, dict(os.environ))
         assert self._process.stdin is not None
-        given = {"settings": document, "policy": installation.policy.canonical(), "rebuild": rebuild}
+        given = {"settings": document, "policy": installation.policy.document(), "rebuild": rebuild}
         self._process.stdin.write(json.dumps(given).encode())
         self._process.stdin.close()
 

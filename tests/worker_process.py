@@ -49,7 +49,7 @@ async def main() -> None:
     loop.add_signal_handler(signal.SIGUSR1, confess)
     redis = connect(settings.redis_url.get_secret_value())
     try:
-        worker = Worker(settings, Policy.model_validate_json(given["policy"]), redis)
+        worker = Worker(settings, Policy.model_validate(given["policy"]), redis)
         await worker.run(stop, rebuild=given["rebuild"])
     finally:
         await redis.aclose()
