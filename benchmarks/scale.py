@@ -1,6 +1,7 @@
 """A million accounts: `python -m benchmarks.scale`.
 
-Accounts are written to the store as a worker would have written them, each with two purchases. Then, with one worker:
+Accounts are written to the store as a worker would have written them, each with 2 to 27 purchases, so that the blocks
+of their newest events are anywhere between empty and full, as they are after a long time. Then, with one worker:
 
     restart    from the start of the process to the first change, and what memory an account takes in the ranking stage
     midnight   a quarter of all accounts lose revenue at once; how long purchases take to become changes meanwhile
@@ -27,6 +28,7 @@ from benchmarks.purchases import account_id
 from benchmarks.throughput import PARTITIONS, Bench, servers
 from segmentation.account import Account, Standing, entry_id_of
 from segmentation.events import MICROSECONDS_PER_DAY, Purchase
+from segmentation.ledger import OPEN_ENTRIES_MAX
 from segmentation.order_index import Basis
 from segmentation.policy import Policy
 from segmentation.population import Population
@@ -114,21 +116,24 @@ class Scale:
         self.enough_minor = rise + rise // 10
 
     def _account(self, rng: random.Random, number: int) -> Account:
-        """An established account with two purchases."""
+        """An established account, with any number of purchases that an open block holds."""
         today, policy = self.clock_us // MICROSECONDS_PER_DAY, self.policy
         account = Account(account_id(number))
         account.advance(today, policy)
         leaving = number % LEAVING_SHARE == 0
-        days = (policy.window_days - 1 if leaving else rng.randrange(200, 360), rng.randrange(95, 200))
-        for index, days_ago in enumerate(days):
-            day, amount = today - days_ago, int(rng.lognormvariate(9, 1.5)) + 1
+        purchases = rng.randrange(2, OPEN_ENTRIES_MAX)
+        first = policy.window_days - 1 if leaving else rng.randrange(200, 360)
+        for index in range(purchases):
+            day = today - (first if index == 0 else rng.randrange(95, 200))
+            amount = int(rng.lognormvariate(9, 1.5)) // purchases + 1
             event = Purchase(account.account_id, f"seed-{index}", day * MICROSECONDS_PER_DAY, day, amount, False)
             account.apply(event, entry_id_of(event), policy)
         account.announced = True
         return account
 
     def _standing(self, account: Account) -> Standing:
-        return standing_of(account, account.stage(self.policy.new_start_days), None, None)
+        policy = self.policy
+        return standing_of(account, account.stage(policy.new_start_days), None, None, policy.window_days)
 
     def purchase(self, account: str, amount_minor: int) -> tuple[str, bytes]:
         """(event id, payload) of a purchase a minute before midnight."""
