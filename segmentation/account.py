@@ -63,6 +63,8 @@ class Standing(NamedTuple):
     """How many days had a purchase up to `day`, and the first and the last of them; 0: none had."""
     evidence_days: tuple[int, int, int] = (0, 0, 0)
     """The latest day of each of EVIDENCE_TOLD; 0: there was none."""
+    bought_in_window: int = 0
+    """Of the days with a purchase, how many are in the window of rolling revenue."""
 
 
 class Profile:

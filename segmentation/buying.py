@@ -68,6 +68,11 @@ class PurchaseDays:
         known = self.bits & ((2 << age) - 1)
         return BuyingHistory(known.bit_count() - 1, known.bit_length() - 1, age)
 
+    def count_since(self, first_day: int, day: int) -> int:
+        """How many of the days are from the first of these two to the second. O(days / 64)."""
+        known = self.bits & ((1 << max(0, day + 1 - self.first_day)) - 1)
+        return (known >> max(0, first_day - self.first_day)).bit_count()
+
     def next_after(self, day: int) -> int | None:
         """The first of the days that lies after a day; None if none does. O(days / 64)."""
         ahead = self.bits >> max(0, day + 1 - self.first_day)

@@ -13,6 +13,7 @@ from datetime import date
 from decimal import Decimal
 from difflib import get_close_matches
 from importlib.resources import files
+from itertools import pairwise
 from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
@@ -47,6 +48,26 @@ FACTOR_MIN, FACTOR_MAX = 0.01, 100.0
 PARAMETER_MIN, PARAMETER_MAX = 1e-6, 1e9
 """What a parameter of the model may be: no real log is best described by one outside."""
 
+ATTRIBUTE_PATTERN = r"^[a-z][a-z0-9_]{0,63}$"
+"""The same as of the attributes that a signup may state: a rule on any other name would never hold."""
+BAND_PATTERN = r"^[a-z][a-z0-9_]{0,31}$"
+BANDED_ATTRIBUTES_MAX = 64
+BANDS_MAX = 16
+BAND_FROM_MAX = 10**12
+CLASS_ATTRIBUTES_MAX = 4
+"""Of a class: each one more parts the accounts further, and nothing can be said of a class of a few."""
+ICP_RULES_MAX = 64
+ICP_VALUES_MAX = 64
+"""Of one rule."""
+ICP_VALUE_CHARACTERS_MAX = 256
+"""As of an attribute's value."""
+POINTS_MAX = 100
+PRIORITY_MAX = 100.0
+NUMBER_DIGITS_MAX = 15
+"""Decimals of so many digits are the same ones again after they were a binary fraction, as they are in JSON."""
+UNKNOWN = "unknown"
+"""The class of accounts that do not say it."""
+
 Basis = Literal["revenue", "accounts"]
 
 _TIERS = ["key", "enterprise", "commercial"]
@@ -54,7 +75,12 @@ _PERCENT = re.compile(r"[0-9]{1,3}(\.[0-9]{1,2}0*)?")
 _RATE = re.compile(r"[0-9]{1,12}(\.[0-9]{1,18})?")
 _PARAMETER = re.compile(r"[0-9]{1,20}(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,3})?")
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_ATTRIBUTE = re.compile(ATTRIBUTE_PATTERN)
+_BETWEEN_WORDS = re.compile(r"[\s_.-]+")
+_LIKENESS = {"likeness", "customerlikeness", "similarity", "lookalike"}
+"""Attributes that no rule may rest on, without what is between their words."""
 _ENGAGEMENT_WEIGHTS = {"login": 1, "feature_use": 1, "meeting": 3, "support_ticket": 1, "cancel_request": 5}
+_BANDS = {"employees": {"small": 0, "mid": 100, "large": 1_000}}
 
 
 class Problem(NamedTuple):
@@ -127,6 +153,55 @@ def _parameter(value: object) -> float:
     return float(text)
 
 
+def _number(value: object) -> int | Decimal:
+    """A number of the document, exactly as it is written there: an integer where it is a whole one."""
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        raise ValueError("not a number")
+    # Of a float, the shortest decimal that means it: 0.1 and not what is nearest to it in binary.
+    number = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
+    if not number.is_finite():
+        raise ValueError("not a number")
+    _, digits, exponent = number.as_tuple()
+    # Only then arithmetic on it, which rounds, and 1e999999999 is a long number.
+    if len(digits) > NUMBER_DIGITS_MAX or abs(int(exponent)) > NUMBER_DIGITS_MAX:
+        raise ValueError("a number with too many digits")
+    return int(number) if number == number.to_integral_value() else number.normalize()
+
+
+def _value(value: object) -> str | int | Decimal:
+    """A value that an attribute may have: a number, or a text as texts are compared."""
+    if not isinstance(value, str):
+        return _number(value)
+    text = comparable(value)
+    # Looked at as it is compared, because some letters become two: what was taken once is taken again.
+    if not (0 < len(text) <= ICP_VALUE_CHARACTERS_MAX and text.isprintable()):
+        raise ValueError("not a text")
+    return text
+
+
+def comparable(text: str) -> str:
+    """A text as texts of attributes are compared: ` EMEA` is `emea`."""
+    return text.strip().casefold()
+
+
+def _attribute(name: str) -> str:
+    if _BETWEEN_WORDS.sub("", name.casefold()) in _LIKENESS:
+        raise PydanticCustomError("likeness", "customer likeness is no input")
+    if not _ATTRIBUTE.fullmatch(name):
+        raise ValueError("not the name of an attribute")
+    return name
+
+
+def _points(value: int) -> int:
+    if not value:
+        raise ValueError("no points")
+    return value
+
+
+def _tuple(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
 def _day(value: str) -> str:
     if not _DAY.fullmatch(value):
         raise ValueError("not a day")
@@ -148,6 +223,13 @@ Rate = Annotated[Decimal, BeforeValidator(_rate)]
 EngagementKind = Annotated[str, Field(pattern=ENGAGEMENT_KIND_PATTERN)]
 Weight = Annotated[int, Field(ge=0, le=ENGAGEMENT_WEIGHT_MAX)]
 Parameter = Annotated[float, BeforeValidator(_parameter)]
+Attribute = Annotated[str, AfterValidator(_attribute)]
+BandName = Annotated[str, Field(pattern=BAND_PATTERN)]
+BandFrom = Annotated[int, Field(ge=0, le=BAND_FROM_MAX)]
+Bands = Annotated[Mapping[BandName, BandFrom], Field(min_length=1, max_length=BANDS_MAX)]
+Number = Annotated[int | Decimal, BeforeValidator(_number)]
+Value = Annotated[str | int | Decimal, BeforeValidator(_value)]
+Points = Annotated[int, Field(ge=-POINTS_MAX, le=POINTS_MAX), AfterValidator(_points)]
 
 # A field's description is what an error says would be right there.
 _SHARE = "a percentage above 0 and below 100 with at most 2 decimals"
@@ -155,6 +237,13 @@ _DAYS = "a whole number of days from 1 to 3650"
 _SCORE = "a whole number of percent from 1 to 99"
 _FACTOR = "a number from 0.01 to 100 (1 changes nothing)"
 _ABOVE_ZERO = "a number from 0.000001 to 1e9"
+_WEIGHT = f"a number from 0 (counts nothing) to {PRIORITY_MAX:g}"
+_NUMBER = f"a number without quotes, of up to {NUMBER_DIGITS_MAX} digits (250 or 0.5)"
+_ATTRIBUTE_NAME = "an attribute's name in lower case: a letter, then up to 63 letters, digits or _"
+_BANDED = f"up to {BANDED_ATTRIBUTES_MAX} tables like [bands.employees] with lines like small = 0"
+_BY = f'a list of up to {CLASS_ATTRIBUTES_MAX} attributes like ["industry", "region"], the coarsest first'
+_CONDITIONS = "any_of, at_least or at_most, or some of them"
+_ICP = f"up to {ICP_RULES_MAX} tables [[icp]], each with attribute, points, and {_CONDITIONS}"
 
 
 class Tiers(BaseModel):
@@ -256,6 +345,114 @@ class RiskTable(BaseModel):
         return {**dict(self), "evidence": self.evidence.document()}
 
 
+class ClassesTable(BaseModel):
+    """By which attributes accounts are put into classes, whose accounts are compared with each other."""
+
+    model_config = _MODEL
+
+    by: Annotated[tuple[Attribute, ...], BeforeValidator(_tuple)] = Field(
+        default=("industry", "employees", "region"), max_length=CLASS_ATTRIBUTES_MAX, description=_BY
+    )
+    """The coarsest first; none: all accounts are one class."""
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        problems = [
+            Problem(f"classes.by.{place}", f'"{attribute}"', "each attribute once")
+            for place, attribute in enumerate(self.by)
+            if attribute in self.by[:place]
+        ]
+        if problems:
+            raise _refused(*problems)
+        return self
+
+    def document(self) -> dict[str, Any]:
+        """As in the policy's TOML document."""
+        return {"by": list(self.by)}
+
+
+class PotentialTable(BaseModel):
+    """How far ahead an account's potential looks."""
+
+    model_config = _MODEL
+
+    horizon_days: int = Field(default=365, ge=1, le=3650, description=_DAYS)
+
+    def document(self) -> dict[str, Any]:
+        """As in the policy's TOML document."""
+        return dict(self)
+
+
+class PriorityTable(BaseModel):
+    """What one unit of money of each kind counts in an account's priority."""
+
+    model_config = _MODEL
+
+    potential: Parameter = Field(default=1.0, ge=0, le=PRIORITY_MAX, description=_WEIGHT)
+    revenue_at_risk: Parameter = Field(default=2.0, ge=0, le=PRIORITY_MAX, description=_WEIGHT)
+    fit: Parameter = Field(default=0.5, ge=0, le=PRIORITY_MAX, description=_WEIGHT)
+    closeness: Parameter = Field(default=0.5, ge=0, le=PRIORITY_MAX, description=_WEIGHT)
+
+    def document(self) -> dict[str, str]:
+        """As in `Model.document`."""
+        return {name: str(value) for name, value in self}
+
+
+class IcpRule(BaseModel):
+    """A rule of the ideal customer profile: points for accounts of which each condition holds that it has."""
+
+    model_config = _MODEL
+
+    attribute: Attribute = Field(description=_ATTRIBUTE_NAME)
+    any_of: Annotated[tuple[Value, ...] | None, BeforeValidator(_tuple)] = Field(
+        default=None,
+        max_length=ICP_VALUES_MAX,
+        description=f"a list of 1 to {ICP_VALUES_MAX} texts of 1 to {ICP_VALUE_CHARACTERS_MAX} characters that can be "
+        f"seen, or numbers of up to {NUMBER_DIGITS_MAX} digits",
+    )
+    """The attribute is one of these; texts as they are compared (`comparable`), each value once."""
+    at_least: Number | None = Field(default=None, description=_NUMBER)
+    at_most: Number | None = Field(default=None, description=_NUMBER)
+    points: Points = Field(description=f"a whole number from -{POINTS_MAX} to {POINTS_MAX}, but not 0")
+
+    @field_validator("any_of", mode="after")
+    @classmethod
+    def _each_value_once(cls, values: tuple[str | int | Decimal, ...] | None) -> tuple[str | int | Decimal, ...] | None:
+        if values is None:
+            return None
+        if not values:
+            raise ValueError("no value")
+        return tuple(dict.fromkeys(values))
+
+    def document(self) -> dict[str, Any]:
+        """As in the policy's TOML document, without the conditions that it does not have."""
+        conditions = {
+            "any_of": None if self.any_of is None else [_plain(value) for value in self.any_of],
+            "at_least": _plain(self.at_least),
+            "at_most": _plain(self.at_most),
+        }
+        held = {name: value for name, value in conditions.items() if value is not None}
+        return {"attribute": self.attribute, **held, "points": self.points}
+
+    def problems(self, field: str) -> Iterator[Problem]:
+        """What is wrong with the conditions together of the rule that a document has at this field."""
+        if self.any_of is None and self.at_least is None and self.at_most is None:
+            yield Problem(field, "a rule without a condition", _CONDITIONS)
+        if self.at_least is not None and self.at_most is not None and self.at_most < self.at_least:
+            expected = f"at_least or more, which is {number_text(self.at_least)}"
+            yield Problem(f"{field}.at_most", number_text(self.at_most), expected)
+
+
+def number_text(number: int | Decimal) -> str:
+    """A number in digits: never 1E+3."""
+    return f"{number:f}" if isinstance(number, Decimal) else str(number)
+
+
+def _plain(value: str | int | Decimal | None) -> str | int | float | None:
+    """As JSON has it; `_number` makes the same decimal of the float again."""
+    return float(value) if isinstance(value, Decimal) else value
+
+
 class Policy(BaseModel):
     """One validated policy. Values are read-only; `with_changes` makes another one."""
 
@@ -294,6 +491,21 @@ class Policy(BaseModel):
     risk: RiskTable = Field(
         default_factory=RiskTable, description="a table [risk] with horizon_days, watch, high and band"
     )
+    bands: Mapping[Attribute, Bands] = Field(default_factory=dict, validate_default=True, description=_BANDED)
+    """Attribute -> name of a band -> the number it begins at, the smallest first. Attributes left out keep their
+    default. (`band` is another thing: the hysteresis of the tiers.)"""
+    classes: ClassesTable = Field(default_factory=ClassesTable, description="a table [classes] with by")
+    potential: PotentialTable = Field(
+        default_factory=PotentialTable, description="a table [potential] with horizon_days"
+    )
+    priority: PriorityTable = Field(
+        default_factory=PriorityTable,
+        description="a table [priority] with potential, revenue_at_risk, fit and closeness",
+    )
+    icp: Annotated[tuple[IcpRule, ...], BeforeValidator(_tuple)] = Field(
+        default=(), max_length=ICP_RULES_MAX, description=_ICP
+    )
+    """The ideal customer profile; without rules no account fits it better than another."""
     segments: Playbooks = Field(
         default_factory=lambda: Playbooks.model_validate({}),
         description="tables [segments.key], [segments.enterprise], [segments.commercial], [segments.new_start] and "
@@ -314,6 +526,21 @@ class Policy(BaseModel):
     @classmethod
     def _with_default_weights(cls, weights: Mapping[str, int]) -> dict[str, int]:
         return {**_ENGAGEMENT_WEIGHTS, **weights}
+
+    @field_validator("bands", mode="after")
+    @classmethod
+    def _with_default_bands(cls, bands: Mapping[str, Mapping[str, int]]) -> dict[str, Mapping[str, int]]:
+        together = {**_BANDS, **bands}
+        if problems := [*_bands_problems(together)]:
+            raise _refused(*problems)
+        return together
+
+    @field_validator("icp", mode="after")
+    @classmethod
+    def _rules_with_conditions(cls, rules: tuple[IcpRule, ...]) -> tuple[IcpRule, ...]:
+        if problems := [problem for place, rule in enumerate(rules) for problem in rule.problems(f"icp.{place}")]:
+            raise _refused(*problems)
+        return rules
 
     @field_validator("team", mode="before")
     @classmethod
@@ -383,7 +610,8 @@ class Policy(BaseModel):
 
     def document(self) -> dict[str, Any]:
         """The policy in the terms of its TOML document: every field, equal values in equal form."""
-        return {**self._rules(), **self._risk(), **self._strategies()}
+        # `icp` also where it is empty; in differences an empty list would be a line beside those of its rules.
+        return {**self._rules(), "icp": [], **self._rest()}
 
     def _rules(self) -> dict[str, Any]:
         """The part of the document that decides what segment an account has."""
@@ -409,13 +637,28 @@ class Policy(BaseModel):
         """The part that decides what risk an account has; `model` only where there is one."""
         return {"risk": self.risk.document()} | ({"model": self.model.document()} if self.model else {})
 
+    def _classification(self) -> dict[str, Any]:
+        """The part that decides what class and fit an account has; `icp` only where there is one."""
+        return {
+            "bands": {attribute: dict(bands) for attribute, bands in self.bands.items()},
+            "classes": self.classes.document(),
+        } | ({"icp": [rule.document() for rule in self.icp]} if self.icp else {})
+
+    def _priority(self) -> dict[str, Any]:
+        """The part that decides which account is turned to first."""
+        return {"potential": self.potential.document(), "priority": self.priority.document()}
+
     def _strategies(self) -> dict[str, Any]:
-        """The rest of the document: what is done about segments, and by whom."""
+        """The last part of the document: what is done about segments, and by whom."""
         return {
             "segments": self.segments.document(),
             "team": {name: role.document() for name, role in self.team.items()},
             "owners": self.owners.document(),
         }
+
+    def _rest(self) -> dict[str, Any]:
+        """The part that no account's segment depends on."""
+        return {**self._risk(), **self._classification(), **self._priority(), **self._strategies()}
 
     def with_changes(self, **fields: object) -> "Policy":
         """Another policy, with these fields of the document replaced: `with_changes(band=0)`.
@@ -427,8 +670,8 @@ class Policy(BaseModel):
     def canonical(self) -> str:
         """Every rule, as JSON with sorted keys: equal for policies by which each account has the same segment.
 
-        Risk and strategies are not in it: they may be edited while the state stays. `Policy.model_validate_json` makes
-        a policy with the same rules of it again.
+        Risk, classes and strategies are not in it: they may be edited while the state stays.
+        `Policy.model_validate_json` makes a policy with the same rules of it again.
         """
         return _canonical(self._rules())
 
@@ -454,13 +697,18 @@ class Policy(BaseModel):
         """SHA-256 of `[risk]` and `[model]`: equal for policies by which each account has the same risk."""
         return _hash(_canonical(self._risk()))
 
+    @property
+    def classification_hash(self) -> str:
+        """SHA-256 of bands, classes and icp: equal for policies by which each account has the same class and fit."""
+        return _hash(_canonical(self._classification()))
+
     def canonical_rest(self) -> str:
         """All that is not in `canonical()`, in the same form."""
-        return _canonical({**self._risk(), **self._strategies()})
+        return _canonical(self._rest())
 
     def rest_differences(self, other_canonical: str) -> list[str]:
         """As `differences`, of another policy's `canonical_rest()`."""
-        return [str(difference) for difference in _differences(other_canonical, {**self._risk(), **self._strategies()})]
+        return [str(difference) for difference in _differences(other_canonical, self._rest())]
 
     def risk_differences(self, other_canonical: str) -> list[str]:
         """Those of `rest_differences` that make an account's risk another one."""
@@ -481,7 +729,7 @@ def _differences(other_canonical: str, document: Mapping[str, Any]) -> list[Diff
         raise ValueError("a canonical policy is a JSON object")
     theirs, ours = dict(_flat(other)), dict(_flat(document))
     return [
-        Difference(field, theirs.get(field, "nothing"), ours.get(field, "nothing"))
+        Difference(field, *(_text(side[field]) if field in side else "nothing" for side in (theirs, ours)))
         for field in sorted(theirs.keys() | ours.keys())
         if theirs.get(field) != ours.get(field)
     ]
@@ -527,6 +775,19 @@ def _order_problems(tiers: object) -> Iterator[Problem]:
         yield Problem("tiers", ", ".join(tiers), f"the best tier first: {', '.join(_TIERS)}")
 
 
+def _bands_problems(bands: Mapping[str, Mapping[str, int]]) -> Iterator[Problem]:
+    if len(bands) > BANDED_ATTRIBUTES_MAX:
+        yield Problem("bands", f"{len(bands)} of them, {' and '.join(_BANDS)} included", _BANDED)
+    for attribute, numbers in bands.items():
+        if UNKNOWN in numbers:
+            expected = f'another name: "{UNKNOWN}" is what an account without the number is'
+            yield Problem(f"bands.{attribute}.{UNKNOWN}", "a band of this name", expected)
+        for (lower, lower_from), (name, its_from) in pairwise(numbers.items()):
+            if its_from <= lower_from:
+                expected = f"more than {lower}, which is {lower_from}: the smallest band is written first"
+                yield Problem(f"bands.{attribute}.{name}", str(its_from), expected)
+
+
 def _refused(*problems: Problem) -> PydanticCustomError:
     """The error of a validator that knows by itself what to say."""
     return PydanticCustomError("policy", "inconsistent", {"problems": problems})
@@ -536,6 +797,11 @@ def _problem(details: ErrorDetails) -> Problem:
     """One of pydantic's errors in the policy's own words."""
     path = [str(part) for part in details["loc"] if part != "[key]"]
     found = "nothing" if details["type"] == "missing" else _shown(details["input"])
+    if details["type"] in ("too_short", "too_long") and isinstance(details["input"], Mapping):
+        found = f"a table of {len(details['input'])}" if details["input"] else "an empty table"
+    if details["type"] == "likeness":
+        expected = "another attribute: customer likeness is deliberately no input"
+        return Problem(".".join(path), found, expected)
     if details["type"] == "extra_forbidden":
         known = [field.alias or name for name, field in _table_of(path).model_fields.items()]
         guess = get_close_matches(path[-1], known, n=1)
@@ -562,6 +828,16 @@ def _table_of(path: list[str]) -> type[BaseModel]:
             return Owners
         case ["model", *_]:
             return Model
+        case ["classes", *_]:
+            return ClassesTable
+        case ["potential", *_]:
+            return PotentialTable
+        case ["priority", *_]:
+            return PriorityTable
+        case ["icp", _, _, *_]:
+            return IcpRule
+        case ["icp", _]:
+            return Policy
         case ["risk", "evidence", _]:
             return EvidenceTable
         case ["risk", *_]:
@@ -584,11 +860,22 @@ def _expected(details: ErrorDetails, path: list[str]) -> str:
         if details["loc"][-1] == "[key]":
             return "a role in lower case: a letter, then up to 63 letters, digits or _"
         return f"a table [team.{path[1]}] with people and hours_a_quarter"
-    name_given = path[2] if path[0] == "segments" and len(path) > 2 else path[-1]  # the rest is a place in a list
+    if path[0] == "bands" and len(path) > 1:
+        return _expected_of_bands(path, is_key=details["loc"][-1] == "[key]")
+    name_given = [part for part in path if not part.isdigit()][-1]  # the others are places in lists
     for name, field in _table_of(path).model_fields.items():
         if name_given in (name, field.alias):
             return str(field.description)
     return str(details["msg"])
+
+
+def _expected_of_bands(path: list[str], *, is_key: bool) -> str:
+    if len(path) == 2:
+        lines = f"1 to {BANDS_MAX} lines like mid = 100, the smallest first"
+        return _ATTRIBUTE_NAME if is_key else f"a table [bands.{path[1]}] with {lines}"
+    if is_key:
+        return "a band's name in lower case: a letter, then up to 31 letters, digits or _"
+    return f"a whole number from 0 to {BAND_FROM_MAX}"
 
 
 def _shown(value: object) -> str:
@@ -609,12 +896,17 @@ def _percent(share_bp: int) -> str:
     return f"{Decimal(share_bp).scaleb(-2).normalize():f}"
 
 
-def _flat(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """(path, value as text) of every field that is not a table."""
+def _flat(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(path, value) of every field that is neither a table nor a list of tables."""
     for name, value in document.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{name}.")
-        elif isinstance(value, list):
-            yield f"{prefix}{name}", ", ".join(map(str, value))
+        elif isinstance(value, list) and value and all(isinstance(entry, Mapping) for entry in value):
+            yield from _flat(dict(zip(map(str, range(len(value))), value, strict=True)), f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", str(value)
+            yield f"{prefix}{name}", value
+
+
+def _text(value: object) -> str:
+    """A field's value in a difference."""
+    return ", ".join(map(str, value)) or "an empty list" if isinstance(value, list) else str(value)

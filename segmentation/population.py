@@ -182,7 +182,9 @@ class Population:
         taken: dict[str, _Taken] = {}
         members = self.members
         for standing in standings:
-            account_id, stage, revenue_minor, version, day, _, _, _, first_day, last_day, days_bought, _ = standing
+            account_id, stage, revenue_minor, version, day, _, _, _, first_day, last_day, days_bought, _, recent = (
+                standing
+            )
             member = members.get(account_id) or self._member(account_id)
             if version <= member.version and day <= member.day:
                 continue  # no news; see is_news
@@ -195,7 +197,7 @@ class Population:
             if days_bought:
                 if member.risk is None:
                     member.risk = Risk()
-                member.risk.know(first_day, last_day, days_bought)
+                member.risk.know(first_day, last_day, days_bought, recent)
         cutoffs_before = self.tiers.cutoffs()
         moves = {move.account: move for move in self.tiers.apply(_ranked(taken))}
         for account_id, move in moves.items():

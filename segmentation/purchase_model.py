@@ -19,7 +19,7 @@ from typing import NamedTuple
 from segmentation.buying import BuyingHistory
 
 SERIES_ERROR = 1e-12
-"""Relative; what `expected_purchases` leaves out of its series is less."""
+"""Relative; what `expected_purchases` leaves out of its series is less, where nobody says how much is enough."""
 
 
 class BuyingModel(NamedTuple):
@@ -111,13 +111,15 @@ def probability_of(odds: float) -> float:
     return 1.0 if odds == inf else odds / (1 + odds)
 
 
-def expected_purchases(model: BuyingModel, history: BuyingHistory, horizon_days: float) -> float:
+def expected_purchases(
+    model: BuyingModel, history: BuyingHistory, horizon_days: float, series_error: float = SERIES_ERROR
+) -> float:
     """How many transactions to expect of an account in the days that follow: `horizon_days`, 0 or more.
 
     P(alive) · sum over n of P(N = n) · (1 + s_1 + ... + s_(n-1)). N, negative binomial, is what the account would buy
     if nobody left; s_j is the chance that it stays through j transactions. The same as the closed form of Batislam et
     al. (2007) with Gauss's hypergeometric function, without its pole at a = 1. What is left out is less than
-    SERIES_ERROR of the result. O(n) in some times the number to expect if it stays. Raises ValueError for a horizon
+    series_error times the result. O(n) in some times the number to expect if it stays. Raises ValueError for a horizon
     below 0 or without end.
     """
     _require_horizon(horizon_days)
@@ -138,7 +140,7 @@ def expected_purchases(model: BuyingModel, history: BuyingHistory, horizon_days:
         stays *= (b + history.repeats + n) / (a + b + history.repeats + n)
         # Each following term is at most this times the one before it, and that factor falls: a geometric bound.
         ratio = share * (shape + n) / n
-        if ratio < 1 and term * ratio <= SERIES_ERROR * total * (1 - ratio):
+        if ratio < 1 and term * ratio <= series_error * total * (1 - ratio):
             return probability_alive(model, history) * total
 
 

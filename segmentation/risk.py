@@ -142,6 +142,7 @@ class Risk:
     """What is known of one account that has purchased, how alarming that is, and what the world was told."""
 
     __slots__ = (
+        "bought_in_window",
         "days_bought",
         "due_day",
         "effective_at_us",
@@ -165,6 +166,7 @@ class Risk:
         effective_at_us: int = 0,
         due_day: int = NEVER,
         evidence_days: EvidenceDays = NO_EVIDENCE,
+        bought_in_window: int = 0,
     ) -> None:
         self.first_day = first_day
         """Of a purchase."""
@@ -172,6 +174,8 @@ class Risk:
         """Of a purchase."""
         self.days_bought = days_bought
         """How many days had one; 0: none is known yet."""
+        self.bought_in_window = bought_in_window
+        """Of these, how many are in the window of rolling revenue."""
         self.evidence_days = evidence_days
         self.level = level
         self.told_level = told_level
@@ -187,9 +191,10 @@ class Risk:
         self.queued_day = NEVER
         """The day on which the watch will look at the account, of which there is but one at a time; NEVER: none."""
 
-    def know(self, first_day: int, last_day: int, days_bought: int) -> None:
+    def know(self, first_day: int, last_day: int, days_bought: int, bought_in_window: int) -> None:
         """Take over how the account has bought."""
         self.first_day, self.last_day, self.days_bought = DAYS[first_day], DAYS[last_day], days_bought
+        self.bought_in_window = bought_in_window
 
     def note(self, told_days: EvidenceDays) -> str | None:
         """Take over when what is told of an account happened last: days of EVIDENCE_TOLD, of which the latest count.

@@ -42,6 +42,8 @@ class FieldEffect(NamedTuple):
 _CONVERTED = "amounts are converted as they come, and only what came of that is kept"
 _STRATEGIES = "what is done for the accounts of a segment moves none to another"
 _RISK = "an account's risk moves it to no other segment"
+_DESCRIBED = "attributes describe an account, and decide nothing about its tier"
+_WORTH = "what an account may bring moves it to no other segment"
 _ENGAGEMENTS = "what engagements count moves no account between segments"
 EFFECTS: dict[str, tuple[Effect, str]] = {
     "basis": (Effect.ANSWERED, ""),
@@ -51,6 +53,11 @@ EFFECTS: dict[str, tuple[Effect, str]] = {
     "version": (Effect.NONE, "it is only a name"),
     "risk": (Effect.NONE, _RISK),
     "model": (Effect.NONE, _RISK),
+    "bands": (Effect.NONE, _DESCRIBED),
+    "classes": (Effect.NONE, _DESCRIBED),
+    "icp": (Effect.NONE, _DESCRIBED),
+    "potential": (Effect.NONE, _WORTH),
+    "priority": (Effect.NONE, _WORTH),
     "segments": (Effect.NONE, _STRATEGIES),
     "team": (Effect.NONE, _STRATEGIES),
     "owners": (Effect.NONE, _STRATEGIES),

@@ -6,6 +6,7 @@ import orjson
 
 from segmentation.account import NEVER, Account, Profile
 from segmentation.buying import PurchaseDays
+from segmentation.classification import Traits
 from segmentation.ledger import Ledger
 from segmentation.population import Member
 from segmentation.risk import DAYS, LEVELS, NO_EVIDENCE, Risk
@@ -21,10 +22,10 @@ _ANNOUNCED = 1
 
 _MEMBER = Struct(f"<BBBHIQq{_INTEGER_SIZE}s")
 """Stage, tier, segment, day, sequence, version, effective at, revenue. Then the risk, and the population's name."""
-_RISK = Struct("<HHHHBBIQHHHH")
-"""How many days had a purchase, the first and the last of them, due day, level, level told, sequence, effective at,
-the days of evidence."""
-_NO_RISK = _RISK.pack(0, 0, 0, NEVER, 0, 0, 0, 0, 0, 0, 0, 0)
+_RISK = Struct("<HHHHHBBIQHHHH")
+"""How many days had a purchase, how many of them in the window, the first and the last of them, due day, level, level
+told, sequence, effective at, the days of evidence."""
+_NO_RISK = _RISK.pack(0, 0, 0, 0, NEVER, 0, 0, 0, 0, 0, 0, 0, 0)
 _LEVEL_CODES: dict[str, int] = {level: code for code, level in enumerate(LEVELS)}
 _STAGES = tuple(Stage)
 _STAGE_CODES: dict[str, int] = {stage: code for code, stage in enumerate(_STAGES)}
@@ -87,8 +88,19 @@ def decode_profile(document: bytes | None) -> Profile:
     return Profile({field: (value, at) for field, (value, at) in fields.items()})
 
 
+def encode_traits(traits: Traits) -> bytes:
+    """Traits as JSON."""
+    return orjson.dumps(tuple(traits))
+
+
+def decode_traits(document: bytes) -> Traits:
+    """What encode_traits wrote."""
+    class_path, fit, owner, region = orjson.loads(document)
+    return Traits(tuple(class_path), fit, owner, region)
+
+
 def encode_member(member: Member, population: str) -> bytes:
-    """A member of a population. 69 bytes and the population's name."""
+    """A member of a population. 71 bytes and the population's name."""
     return (
         _MEMBER.pack(
             _STAGE_CODES[member.stage],
@@ -126,6 +138,7 @@ def decode_member(account_id: str, document: bytes) -> tuple[Member, str]:
 def _encode_risk(risk: Risk) -> bytes:
     return _RISK.pack(
         risk.days_bought,
+        risk.bought_in_window,
         risk.first_day,
         risk.last_day,
         risk.due_day,
@@ -139,8 +152,10 @@ def _encode_risk(risk: Risk) -> bytes:
 
 def _decode_risk(document: bytes, at: int) -> Risk | None:
     fields = _RISK.unpack_from(document, at)
-    days_bought, first_day, last_day, due_day, level, told_level, sequence, effective_at_us = fields[:8]
-    evidence_days = fields[8:]
+    days_bought, bought_in_window, first_day, last_day, due_day, level, told_level, sequence, effective_at_us = fields[
+        :9
+    ]
+    evidence_days = fields[9:]
     if not (days_bought or sequence or any(evidence_days)):
         return None
     return Risk(
@@ -153,4 +168,5 @@ def _decode_risk(document: bytes, at: int) -> Risk | None:
         effective_at_us,
         DAYS[due_day],
         evidence_days if any(evidence_days) else NO_EVIDENCE,
+        bought_in_window,
     )

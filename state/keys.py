@@ -28,6 +28,19 @@ class ShardKeys(NamedTuple):
     """Sorted set: accounts by the next day on which time alone may change them."""
     outbox: str
     """List: outgoing records, oldest first."""
+    traits: str
+    """Hash: what accounts' attributes say of them."""
+    figures: str
+    """Hash: what the accounts of each class add up to, and where the tiers begin."""
+    worklist_key: str
+    worklist_enterprise: str
+    worklist_commercial: str
+    worklist_new_start: str
+    """Sorted sets: the accounts of a segment by their priority."""
+    worklist_prospect: str
+    """Sorted set in the order of the names: the prospects by their class and fit."""
+    owners: str
+    """Sorted set in the order of the names: accounts by their owner."""
 
 
 def shard_keys(prefix: str, stage: StageName, partition: int) -> ShardKeys:

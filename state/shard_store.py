@@ -16,9 +16,10 @@ from redis.asyncio import Redis
 
 from state.keys import ShardKeys, StageName, shard_keys
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Of everything this package stores. A worker refuses a store with another one."""
 
+SCANNED_AT_ONCE = 1_000
 OUTBOX_READ_MAX = 2_000
 OUTBOX_READ_BYTES = 4 * 1024 * 1024
 """Outgoing records read at once: so many at most, and none after so many bytes."""
@@ -59,8 +60,8 @@ class Commit:
         self.state = state
         self.sets: dict[str, dict[str, bytes]] = {}
         self.deletes: dict[str, set[str]] = {}
-        self.due: dict[str, int | None] = {}
-        """Account -> its due day; None: it has none any more."""
+        self.scores: dict[str, dict[str, int | None]] = {}
+        """Sorted set (a name in ShardKeys) -> entry -> its score; None: it is taken out."""
         self.outbox: list[bytes] = []
         self.trim = 0
         """So many of the oldest outgoing records are dropped, before these are added."""
@@ -72,6 +73,10 @@ class Commit:
     def delete(self, name: str, field: str) -> None:
         """Delete a field of one of the shard's hashes."""
         self.deletes.setdefault(name, set()).add(field)
+
+    def score(self, name: str, entry: str, score: int | None) -> None:
+        """Put an entry into one of the shard's sorted sets, where it is once; None: take it out."""
+        self.scores.setdefault(name, {})[entry] = score
 
 
 class ShardStore:
@@ -136,12 +141,46 @@ class ShardStore:
         async for field, value in self.redis.hscan_iter(getattr(self.keys, name), count=5_000):
             yield field.decode(), value
 
+    async def scan_some(self, name: str, cursor: int) -> tuple[dict[str, bytes], int]:
+        """Some fields of one of the shard's hashes, and the cursor with which to go on: 0 to begin, and at the end.
+
+        Every field that is there all the while is among them at least once.
+        """
+        following, found = await self.redis.hscan(getattr(self.keys, name), cursor, count=SCANNED_AT_ONCE)
+        return {field.decode(): value for field, value in cast(dict[bytes, bytes], found).items()}, int(following)
+
     async def due(self, until_day: int, limit: int) -> list[tuple[str, int]]:
         """Up to limit (account, due day), due on the day or before it, in order of day and account."""
         found = await self.redis.zrange(
             self.keys.due, "-inf", until_day, byscore=True, offset=0, num=limit, withscores=True
         )
         return [(account.decode(), int(day)) for account, day in cast(list[tuple[bytes, float]], found)]
+
+    async def entries(self, name: str) -> list[str]:
+        """Every entry of one of the shard's sorted sets. O(n)."""
+        found = await self.redis.zrange(getattr(self.keys, name), 0, -1, desc=True)
+        return [entry.decode() for entry in cast(list[bytes], found)]
+
+    async def best(self, name: str, first: int, count: int) -> list[str]:
+        """Entries of one of the shard's sorted sets, those with the greatest scores first, from a place on."""
+        found = await self.redis.zrange(getattr(self.keys, name), first, first + count - 1, desc=True)
+        return [entry.decode() for entry in cast(list[bytes], found)]
+
+    async def last(self, name: str, prefix: str, first: int, count: int) -> list[str]:
+        """Entries that begin with this, the last in the order of the names first, from a place among them on.
+
+        Of a sorted set in which all scores are equal.
+        """
+        found = await self.redis.zrange(
+            getattr(self.keys, name),
+            b"(" + prefix.encode() + b"\xff",
+            b"[" + prefix.encode(),
+            desc=True,
+            bylex=True,
+            offset=first,
+            num=count,
+        )
+        return [entry.decode() for entry in cast(list[bytes], found)]
 
     async def commit(self, commit: Commit) -> None:
         """Carry a batch's writes out, all or none. Raises Refused, and then nothing was written."""
@@ -166,9 +205,12 @@ class ShardStore:
             write("HDEL", getattr(self.keys, name), [*deleted])
         for name, values in commit.sets.items():
             write("HSET", getattr(self.keys, name), [part for pair in values.items() for part in pair])
-        dues = [(day, account) for account, day in commit.due.items() if day is not None]
-        write("ZADD", self.keys.due, [part for pair in dues for part in pair])
-        write("ZREM", self.keys.due, [account for account, day in commit.due.items() if day is None])
+        for name, scores in commit.scores.items():
+            key = getattr(self.keys, name)
+            write(
+                "ZADD", key, [part for entry, score in scores.items() if score is not None for part in (score, entry)]
+            )
+            write("ZREM", key, [entry for entry, score in scores.items() if score is None])
         write("RPUSH", self.keys.outbox, [*commit.outbox])
         if not await self._commit(keys=keys, args=args):
             raise Refused(f"{self.stage} shard {self.partition}")

@@ -6,19 +6,30 @@ applied everything before. What is due when a tick has passed is done in chunks,
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from redis.exceptions import RedisError
 
-from segmentation.account import NEVER, NO_DAY, Account, Reason, Standing, entry_id_of, reason_of
+from segmentation.account import NEVER, NO_DAY, Account, Profile, Reason, Standing, entry_id_of, reason_of
+from segmentation.classification import Classifier, attributes_of
 from segmentation.events import MICROSECONDS_PER_DAY, Event, Purchase
 from segmentation.ledger import Ledger
 from segmentation.policy import Policy
 from state.documents import decode_account, decode_profile, encode_account, encode_profile
 from state.shard_store import Claim, Commit, ShardStore
 from streams.dead_letters import dead_letter
-from streams.messages import Mode, Outgoing, Reached, Standings, Tick, decode_tick, encode_standings
+from streams.messages import (
+    Descriptions,
+    Mode,
+    Outgoing,
+    Reached,
+    Standings,
+    Tick,
+    decode_tick,
+    encode_descriptions,
+    encode_standings,
+)
 from streams.shard import CorruptState, Record, Shard
 from streams.topics import ACCOUNT_INPUTS, Topic
 from streams.wire import BadRecord, Decoder
@@ -69,6 +80,7 @@ class AccountShard(Shard):
         super().__init__(store, *arguments, **settings)
         self.policy = policy
         self.decoder = Decoder(policy, partitions, cached_accounts=cache_accounts)
+        self._classifier = Classifier.of(policy)
         self.cache_accounts = cache_accounts
         self.due_chunk_accounts = due_chunk_accounts
         self._ranking = ranking
@@ -101,6 +113,11 @@ class AccountShard(Shard):
         self.backfill_until: dict[str, int] | None = state.get("backfill_until")
         """Where the inputs ended when this shard was founded. Once it is there, and has done what the first tick makes
         due, it tells the ranking stage: everything before was backfill."""
+        self.described_end: int = state.get("described_end", 0)
+        """Up to which offset of the signups the ranking stage was told what attributes say."""
+        self.classification_hash: str = state.get("classification_hash", self.policy.classification_hash)
+        """By which rules it was told so of all accounts. Where they are others now, it is told again of each."""
+        self._describe_from = 0
         self.decoder.unknown_fields = 0
         self._young, self._old = {}, {}
         self._held.clear()
@@ -117,6 +134,8 @@ class AccountShard(Shard):
             "unknown_fields": self.unknown_fields + self.decoder.unknown_fields,
             "sent": self.sent,
             "told_day": self.told_day,
+            "described_end": self.described_end,
+            "classification_hash": self.classification_hash,
             "backfill_until": self.backfill_until,
         }
 
@@ -160,11 +179,23 @@ class AccountShard(Shard):
         standings = self._apply(topic, news, accounts, commit)
         self._write(accounts.values(), topic, commit)
         self._send(standings, commit, out)
+        if topic is Topic.SIGNUPS:
+            profiles = {name: a.profile for name, a in accounts.items() if a.profile is not None and a.profile.changed}
+            self._describe(profiles, commit, out)
         commit.state = self._state()
         await self.commit(commit, out)
         for account in accounts.values():
             _saved(account)
         self._evict()
+
+    def _describe(self, profiles: Mapping[str, Profile], commit: Commit, out: list[Outgoing]) -> None:
+        """Put what the attributes of these accounts say, if there are any, among the records to send."""
+        if not profiles:
+            return
+        traits = [(name, self._classifier.traits(attributes_of(profile))) for name, profile in profiles.items()]
+        self.described_end = commit.progress[Topic.SIGNUPS]
+        value = encode_descriptions(Descriptions(self.partition, self.described_end, traits))
+        out.append(Outgoing([Topic.STANDINGS], POPULATION.encode(), value, [], self.wall_clock() // 1000))
 
     def _apply(
         self, topic: Topic, news: dict[str, list[_New]], accounts: dict[str, Account], commit: Commit
@@ -197,9 +228,9 @@ class AccountShard(Shard):
                 or account.evidence_days != evidence_days
                 or not account.announced
             ):
-                standings.append(standing_of(account, stage, advanced, cause))
+                standings.append(standing_of(account, stage, advanced, cause, policy.window_days))
             if account.due_day != due_day:
-                commit.due[account_id] = account.due_day if account.due_day != NEVER else None
+                commit.score("due", account_id, account.due_day if account.due_day != NEVER else None)
         counts = self.counts[topic]
         counts["applied"] += applied
         counts["duplicates"] += duplicates
@@ -371,6 +402,9 @@ class AccountShard(Shard):
 
     async def due(self) -> bool:
         """Bring one chunk of the accounts that are due to the clock's day."""
+        if self.classification_hash != self.policy.classification_hash:
+            await self._describe_again()
+            return True
         if self.day == NO_DAY:
             return False
         due = await self.store.due(self.day, self.due_chunk_accounts)
@@ -385,8 +419,10 @@ class AccountShard(Shard):
         for account in accounts.values():
             advanced = account.advance(self.day, self.policy)
             if not account.announced or advanced is not None:
-                standings.append(standing_of(account, account.stage(new_start_days), advanced, None))
-            commit.due[account.account_id] = account.due_day if account.due_day != NEVER else None
+                standings.append(
+                    standing_of(account, account.stage(new_start_days), advanced, None, self.policy.window_days)
+                )
+            commit.score("due", account.account_id, account.due_day if account.due_day != NEVER else None)
         last_account, last_day = due[-1]
         self.cursor = (last_day, last_account)
         self._write(accounts.values(), None, commit)
@@ -400,6 +436,17 @@ class AccountShard(Shard):
         if standings:
             self._told_of = [*self._told_of[-1:], self.cursor]
         return True
+
+    async def _describe_again(self) -> None:
+        """Tell of one chunk of the accounts what their attributes say by rules that are others than before."""
+        documents, self._describe_from = await self.store.scan_some("profiles", self._describe_from)
+        commit = Commit(self.progress, {})
+        out: list[Outgoing] = []
+        self._describe({name: decode_profile(document) for name, document in documents.items()}, commit, out)
+        if not self._describe_from:
+            self.classification_hash = self.policy.classification_hash
+        commit.state = self._state()
+        await self.commit(commit, out)
 
     async def pace(self) -> None:
         """No more than two chunks of due work on their way to the ranking stage: a purchase waits behind them there."""
@@ -433,7 +480,9 @@ class AccountShard(Shard):
         await self.commit(commit, [message])
 
 
-def standing_of(account: Account, stage: str, advanced: Reason | None, cause: Event | None) -> Standing:
+def standing_of(
+    account: Account, stage: str, advanced: Reason | None, cause: Event | None, window_days: int
+) -> Standing:
     """The account's standing, with what caused it: an event that moves money or is the account's first, else time."""
     first, account.announced = not account.announced, True
     if cause is not None and (first or isinstance(cause, Purchase)):
@@ -460,6 +509,7 @@ def standing_of(account: Account, stage: str, advanced: Reason | None, cause: Ev
             else (0, 0, 0)
         ),
         account.evidence_days,
+        account.purchase_days.count_since(account.day - window_days + 1, account.day),
     )
 
 

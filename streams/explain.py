@@ -7,6 +7,7 @@ from pydantic import BaseModel
 from redis.asyncio import Redis
 
 from segmentation.account import NEVER, Account
+from segmentation.classification import Classifier
 from segmentation.events import MICROSECONDS_PER_DAY
 from segmentation.explanation import Step, forecast
 from segmentation.order_index import Basis
@@ -15,7 +16,8 @@ from segmentation.population import Member
 from segmentation.risk import LEVELS, RiskRules, score_of
 from segmentation.segments import Stage
 from segmentation.tiers import Tiers
-from state.documents import decode_account, decode_member, decode_profile
+from segmentation.worklist import Assessor
+from state.documents import decode_account, decode_member, decode_profile, decode_traits
 from state.founding import read_founding
 from state.keys import StageName
 from state.shard_store import ShardStore
@@ -34,7 +36,10 @@ from streams.instants import format_day, format_instant
 from streams.log import LogReader
 from streams.partitions import partition_of
 from streams.settings import Settings
+from streams.top import PotentialData, PriorityData, potential_data, priority_data
+from streams.top import reasons as priority_reasons
 from streams.topics import Topic
+from streams.worklists import read_classes
 
 CHANGES_SHOWN = 10
 
@@ -75,6 +80,16 @@ class RiskExplanation(BaseModel):
     """The day on which it does; None: never."""
 
 
+class Worth(BaseModel):
+    """What an account may bring, and how much is at stake: where it is on the list of whom to work on."""
+
+    potential: PotentialData | None
+    """None: no account is established yet, so nobody knows."""
+    priority: PriorityData
+    reasons: list[str]
+    """Of the priority."""
+
+
 class Explanation(BaseModel):
     """What an account is, why, how far it is from its neighbours, and where time alone takes it."""
 
@@ -101,6 +116,8 @@ class Explanation(BaseModel):
     sequence: int
     risk: RiskExplanation | None
     """None: it has not purchased yet."""
+    worth: Worth | None
+    """None: the ranking stage does not know it yet."""
     playbook: PlaybookData | None
     """What the policy says is done for accounts of its segment; None: not announced yet."""
     profile: dict[str, Any]
@@ -122,7 +139,9 @@ async def explain(settings: Settings, policy: Policy, redis: Redis, reader: LogR
     account, clock_us = await _account(store, account_id)
     day = clock_us // MICROSECONDS_PER_DAY
     account.advance(day, policy)
-    members = await _members(redis, settings, partition_of(POPULATION.encode(), founding.partitions))
+    ranking = partition_of(POPULATION.encode(), founding.partitions)
+    ranking_store = ShardStore(redis, settings.redis_prefix, StageName.RANKING, ranking)
+    members = await _members(ranking_store)
     tiers = Tiers(
         basis=Basis(policy.basis),
         boundaries=policy.boundaries,
@@ -162,6 +181,7 @@ async def explain(settings: Settings, policy: Policy, redis: Redis, reader: LogR
         to_next_tier_down_minor=distance.down if distance else None,
         sequence=member.sequence,
         risk=_risk(policy, member, day),
+        worth=await _worth(policy, ranking_store, member, day),
         playbook=_playbook(policy, member),
         profile={field: value for field, (value, _) in decode_profile(profile).fields.items()},
         forecast=[_forecast_step(step) for step in steps],
@@ -183,8 +203,7 @@ async def _account(store: ShardStore, account_id: str) -> tuple[Account, int]:
     return account, claim.state.get("clock_us", 0)
 
 
-async def _members(redis: Redis, settings: Settings, partition: int) -> dict[str, Member]:
-    store = ShardStore(redis, settings.redis_prefix, StageName.RANKING, partition)
+async def _members(store: ShardStore) -> dict[str, Member]:
     members = {}
     async for account_id, document in store.scan("documents"):
         member, population = decode_member(account_id, document)
@@ -215,6 +234,21 @@ def _playbook(policy: Policy, member: Member) -> PlaybookData | None:
     if member.segment is None:
         return None
     return PlaybookData.model_validate(policy.segments.of(member.segment).document())
+
+
+async def _worth(policy: Policy, store: ShardStore, member: Member, day: int) -> Worth | None:
+    if not member.version:
+        return None
+    (traits,) = await store.load("traits", [member.account_id])
+    described = Classifier.of(policy).no_traits if traits is None else decode_traits(traits)
+    assessor, classes = Assessor(policy), await read_classes(store)
+    assessment = classes.assess(assessor, member, described, POPULATION, day)
+    potential, horizon_days = assessment.potential, assessor.potential.horizon_days
+    return Worth(
+        potential=None if potential is None else potential_data(potential, horizon_days),
+        priority=priority_data(assessment),
+        reasons=priority_reasons(assessment, policy, member.tier),
+    )
 
 
 def _risk(policy: Policy, member: Member, day: int) -> RiskExplanation | None:

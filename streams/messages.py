@@ -10,6 +10,7 @@ from jiter import from_json
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from segmentation.account import NEVER, Reason, Standing
+from segmentation.classification import Traits
 from segmentation.events import MICROSECONDS_PER_DAY
 from segmentation.order_index import UNREACHABLE_MINOR
 from streams.instants import format_instant, parse_instant
@@ -73,6 +74,21 @@ class Standings(NamedTuple):
     standings: list[Standing]
 
 
+class Descriptions(NamedTuple):
+    """What the attributes of some accounts of one population say of them.
+
+    An account shard sends them when attributes change, and of all its accounts when the policy classifies them in
+    another way. They announce nothing, and have an order of their own: that of the signups.
+    """
+
+    source: int
+    """Partition of the account shard."""
+    signups_end: int
+    """The shard's next offset of its signups: all before it are taken into account."""
+    traits: list[tuple[str, Traits]]
+    """By account id."""
+
+
 class Reached(NamedTuple):
     """How far an account shard was when it sent what was taken last."""
 
@@ -116,7 +132,8 @@ def _unpack_large(code: int, data: bytes) -> int:
 
 _pack = msgpack.Packer(default=_pack_large).pack
 """One packer for all: making one takes as long as what it packs."""
-_STANDINGS_FORMAT = 2
+_STANDINGS_FORMAT = 3
+_DESCRIPTIONS_FORMAT = "descriptions 1"
 
 
 def encode_standings(message: Standings) -> bytes:
@@ -125,22 +142,31 @@ def encode_standings(message: Standings) -> bytes:
     return packed
 
 
-def decode_standings(value: bytes | None) -> Standings:
-    """Raises ValueError for anything that encode_standings could not have written.
+def encode_descriptions(message: Descriptions) -> bytes:
+    """As encode_standings."""
+    packed: bytes = _pack([_DESCRIPTIONS_FORMAT, *message])
+    return packed
+
+
+def decode_told(value: bytes | None) -> Standings | Descriptions:
+    """Raises ValueError for anything that encode_standings or encode_descriptions could not have written.
 
     Checked to the last number: what is let in here and cannot be stored would end every worker that reads it.
     """
     try:
         form, *rest = msgpack.unpackb(value or b"", use_list=False, ext_hook=_unpack_large)
-        if form != _STANDINGS_FORMAT:
-            raise ValueError(f"format {form!r:.20}, this program reads {_STANDINGS_FORMAT}")
-        source, progress, cursor, clock_us, mode, standings = _validate_standings(tuple(rest))
+        if form == _STANDINGS_FORMAT:
+            source, progress, cursor, clock_us, mode, standings = _validate_standings(tuple(rest))
+            return Standings(source, progress, cursor, clock_us, mode, list(map(Standing._make, standings)))
+        if form == _DESCRIPTIONS_FORMAT:
+            source, signups_end, described = _validate_descriptions(tuple(rest))
+            return Descriptions(source, signups_end, [(name, Traits._make(traits)) for name, traits in described])
+        raise ValueError(f"format {form!r:.20}, this program reads {_STANDINGS_FORMAT} and {_DESCRIPTIONS_FORMAT}")
     except ValidationError as error:
         wrong = error.errors(include_input=False, include_url=False)[0]
         raise ValueError(f"not a message of standings: {wrong['loc']}: {wrong['msg']}") from None
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise ValueError(f"not a message of standings: {error}") from None
-    return Standings(source, progress, cursor, clock_us, mode, list(map(Standing._make, standings)))
 
 
 _Unsigned32 = Annotated[int, Field(ge=0, lt=2**32)]
@@ -163,12 +189,19 @@ _Standing = tuple[
     _Day,
     _Unsigned32,
     tuple[_Day, _Day, _Day],
+    _Unsigned32,
 ]
 _validate_standings = TypeAdapter(
     tuple[_Unsigned32, dict[str, _Unsigned63], tuple[_Day, str] | None, _Unsigned63, Mode, tuple[_Standing, ...]],
     config=ConfigDict(strict=True),
 ).validate_python
 """The fields of Standings, in order: 0.5 us a standing."""
+_Word = Annotated[str, Field(max_length=128)]
+_Traits = tuple[Annotated[tuple[_Word, ...], Field(max_length=8)], Annotated[int, Field(ge=0, le=100)], _Word, _Word]
+_validate_descriptions = TypeAdapter(
+    tuple[_Unsigned32, _Unsigned63, tuple[tuple[_Identifier, _Traits], ...]], config=ConfigDict(strict=True)
+).validate_python
+"""The fields of Descriptions, in order."""
 
 
 class Outgoing(NamedTuple):

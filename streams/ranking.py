@@ -1,5 +1,6 @@
 """The ranking stage: standings in, segment changes out. The single writer of segments."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from itertools import groupby
@@ -20,9 +21,20 @@ from state.shard_store import Claim, Commit, Refused, ShardStore
 from streams.changes import INPUT_OFFSET, ChangeData, ChangeWriter, RiskData
 from streams.dead_letters import dead_letter
 from streams.instants import parse_instant
-from streams.messages import Mode, Outgoing, Reached, Standings, decode_outgoing, decode_standings, header, json_object
+from streams.messages import (
+    Descriptions,
+    Mode,
+    Outgoing,
+    Reached,
+    Standings,
+    decode_outgoing,
+    decode_told,
+    header,
+    json_object,
+)
 from streams.shard import CorruptState, Record, Shard
 from streams.topics import TOLD_TOPICS, Topic, place_name
+from streams.worklists import Worklists
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +48,8 @@ SHORT_READS_MAX = 5
 """After so many in a row members are lost: no store is started again, or goes back, during each of them."""
 CHANGES_AT_ONCE = 1_000
 """After a silence, accounts whose changes are announced in one commit."""
+WORKLISTS_SHARE = 0.1
+"""Of the time while batches come, for putting accounts into their places on the worklists."""
 LOOKS_AT_ONCE = 1_000
 """Accounts that are looked at in one commit because silence may have changed their risk."""
 
@@ -65,6 +79,11 @@ class RankingShard(Shard):
         self.populations: dict[str, Population] = {}
         self._untold: list[tuple[Population, str]] = []
         self._watch = RiskWatch(self._writer.rules)
+        self._worklists = Worklists(store, policy, {}, ())
+        self._spent_seconds = 0.0
+        """On the worklists, since `pace` was called."""
+        self._is_busy = False
+        """Whether a batch was taken since `pace` was called."""
         self._short_reads = 0
         """Claims in a row that did not find all members."""
 
@@ -113,6 +132,10 @@ class RankingShard(Shard):
             (member for population in self.populations.values() for member in population.members.values()),
             all_are_due=self.risk_hash != self.policy.risk_hash,
         )
+        self.described: dict[str, int] = state.get("described", {})
+        """Of each source, up to which offset of its signups it has told what attributes say."""
+        fields = [field async for field, _ in self.store.scan("figures")]
+        self._worklists = Worklists(self.store, self.policy, self.populations, fields)
         self.due_work.set()
         await self._learn_what_was_told(claim.told)
         if self.announcing is not None:
@@ -196,6 +219,9 @@ class RankingShard(Shard):
                 self.muted_until, self.announcing = 0, self.announcing or "live"
             for population in self.populations.values():
                 population.muted = self._is_muted
+            for member, _ in self._learned:
+                # a fall that was learnt may raise the level, and on another day than was worked out without it
+                self._watch.look(member, max(member.day, self.watched_day))
         kept = [
             entry
             for entry, change_id, _ in outbox
@@ -262,6 +288,8 @@ class RankingShard(Shard):
             "begin": self.begin,
             "muted_until": self.muted_until,
             "told_days": self.told_days,
+            "described": self.described,
+            "unplaced": self._worklists.waiting,
             "watched_day": self.watched_day,
             "risk_hash": self.risk_hash,
             "mode": self.mode,
@@ -273,6 +301,7 @@ class RankingShard(Shard):
 
     async def take(self, topic: Topic, records: Sequence[Record], end: int) -> None:
         """Apply the messages that bring news, and commit, in portions: others wait for no more than one of them."""
+        self._is_busy = True
         portion: list[_Taken] = []
         standings = 0
         for record in records:
@@ -280,18 +309,19 @@ class RankingShard(Shard):
                 await self._take_portion(portion, record.offset)
                 portion, standings = [], 0
             try:
-                name, message = (record.key or b"").decode(), decode_standings(record.value)
+                name, message = (record.key or b"").decode(), decode_told(record.value)
             except ValueError as error:
                 portion.append((record, "", error))
             else:
                 portion.append((record, name, message))
-                standings += len(message.standings)
+                standings += len(message.standings if isinstance(message, Standings) else message.traits)
         await self._take_portion(portion, end)
 
     async def _take_portion(self, portion: Sequence["_Taken"], end: int) -> None:
         """Apply messages, those of one instant together, and commit."""
         out: list[Outgoing] = []
         news: list[tuple[str, Standings]] = []
+        described: list[tuple[str, Descriptions]] = []
         was_silent = self.muted_until > 0 or bool(self.backfill_until)
         for record, name, message in portion:
             if isinstance(message, ValueError):
@@ -299,6 +329,13 @@ class RankingShard(Shard):
                 out.append(self._dead_letter(record, str(message)))
                 continue
             source = str(message.source)
+            if isinstance(message, Descriptions):
+                is_news = message.signups_end >= self.described.get(source, 0)
+                self.counts["applied" if is_news else "duplicates"] += 1
+                if is_news:
+                    self.described[source] = message.signups_end
+                    described.append((name, message))
+                continue
             self._note_end_of_backfill(source, message)
             reached = Reached(message.progress, message.cursor)
             ends_day = self._note_end_of_day(source, message)
@@ -321,14 +358,21 @@ class RankingShard(Shard):
             noted = self._note_evidence(population, told.values(), changes)
             looked_at = {account_id: population.members[account_id] for account_id in {**told, **noted}}
             out += self._records(self._look(population, looked_at.values(), told, noted), mode, end)
-            _write(population, ({member.account_id: member for member in members} | looked_at).values(), commit)
+            concerned = ({member.account_id: member for member in members} | looked_at).values()
+            _write(population, concerned, commit)
+            self._worklists.touch(population, concerned)
+        for name, descriptions in described:
+            await self._worklists.describe(self._population(name), descriptions.traits, commit)
+        if news or described:
+            self.due_work.set()
         if was_silent and not self._must_be_silent(end):
             self.muted_until = 0
             modes = [message.mode for _, _, message in portion if isinstance(message, Standings)]
             self.announcing = modes[-1] if modes else "live"
             for population in self.populations.values():
-                _write(population, population.unmute(), commit)
-                _write(population, self._levels_from_told(population), commit)
+                different = [*population.unmute(), *self._levels_from_told(population)]
+                _write(population, different, commit)
+                self._worklists.touch(population, different)
             self._look_for_untold()
         await self._carry_out(commit, out)
 
@@ -436,6 +480,7 @@ class RankingShard(Shard):
             members = [member for member in due if population.members.get(member.account_id) is member]
             changes = self._look(population, members, noted=noted, on_day=day)
             _write(population, members, commit)
+            self._worklists.touch(population, members)
             out += self._records(changes, self.mode, self.progress[Topic.STANDINGS])
         await self._carry_out(commit, out)
         return self.watched_day < day or self.risk_hash != self.policy.risk_hash
@@ -451,9 +496,12 @@ class RankingShard(Shard):
         self.due_work.set()
 
     async def due(self) -> bool:
-        """After a silence, announce one chunk of what differs from what was told; else watch the accounts' silence."""
+        """After a silence, announce one chunk of what differs from what was told; else watch the accounts' silence.
+
+        Where there is none of that to do, put accounts into their places on the worklists.
+        """
         if self.announcing is None or self._is_muted:
-            return await self._watch_silence()
+            return await self._watch_silence() or await self._bring_worklists()
         position, out = self.progress[Topic.STANDINGS], []
         commit = self._commit_to(position)
         chunk, self._untold = self._untold[-CHANGES_AT_ONCE:], self._untold[:-CHANGES_AT_ONCE]
@@ -470,6 +518,30 @@ class RankingShard(Shard):
             self.announcing = None
         await self._carry_out(commit, out)
         return True
+
+    async def _bring_worklists(self) -> bool:
+        """Bring one chunk of the accounts to where they are on the worklists. Returns whether there is more to do."""
+        day = self.clock_us // MICROSECONDS_PER_DAY
+        if not day or self._is_muted:
+            return False
+        self._worklists.sweep(day)
+        if not self._worklists.waiting:
+            return False
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        commit = self._commit_to(self.progress[Topic.STANDINGS])
+        if await self._worklists.bring(day, commit):
+            await self._carry_out(commit, [])
+        self._spent_seconds += loop.time() - began
+        return True
+
+    async def pace(self) -> None:
+        """And, while batches come, no more than a part of the time for the worklists: what is announced comes first."""
+        await super().pace()
+        spent, self._spent_seconds = self._spent_seconds, 0.0
+        is_busy, self._is_busy = self._is_busy, False
+        if spent and is_busy:
+            await asyncio.sleep(spent / WORKLISTS_SHARE)
 
     def _records(self, changes: Sequence[Change | RiskChange], mode: Mode, end: int) -> list[Outgoing]:
         self.changes += sum(isinstance(change, Change) for change in changes)
@@ -489,8 +561,8 @@ class RankingShard(Shard):
         )
 
 
-_Taken = tuple[Record, str, Standings | ValueError]
-"""A record, and the population and standings in it, or what is wrong with it."""
+_Taken = tuple[Record, str, Standings | Descriptions | ValueError]
+"""A record, and the population and what is told in it, or what is wrong with it."""
 
 
 def _population_and_instant(news: tuple[str, Standings]) -> tuple[str, int, Mode]:

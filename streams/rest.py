@@ -80,6 +80,11 @@ class ShardsNow(NamedTuple):
         """The first day on which time alone may change an account; NEVER if none."""
         return min((shard.due_day for shard in self.accounts), default=NEVER)
 
+    @property
+    def unplaced(self) -> int:
+        """Accounts that wait for their places on the worklists, which everything that is announced comes before."""
+        return sum(shard.state.get("unplaced", 0) for shard in self.ranking)
+
     def unreached(self, ends: Ends, firsts: Ends, topics: tuple[Topic, ...] = ACCOUNT_INPUTS) -> str | None:
         """An input that is not applied up to its end, in words; None: all are. `firsts`: where the inputs begin."""
         for number, shard in enumerate(self.accounts):
@@ -126,6 +131,9 @@ class ShardsNow(NamedTuple):
                 return f"account shard {number} has accounts that are due since day {shard.due_day}"
             if shard.waiting:
                 return f"account shard {number} has {shard.waiting} records to publish"
+            described = [ranking.state.get("described", {}).get(str(number), 0) for ranking in self.ranking]
+            if shard.state.get("described_end", 0) > max(described, default=0):
+                return f"nobody has heard what attributes say of the accounts of shard {number}"
             sent = shard.state.get("sent")
             # not: equal, as after the store went back in time the ranking stage may know more than was sent again
             if sent and all(Reached.of(sent).is_ahead_of(reached) for reached in taken.get(str(number), ())):
@@ -190,10 +198,10 @@ def _shards_now(
     return ShardsNow(shards[StageName.ACCOUNTS], shards[StageName.RANKING], missing, is_one_moment)
 
 
-async def unrest(redis: Redis, reader: LogReader, settings: Settings) -> str | None:
+async def unrest(redis: Redis, reader: LogReader, settings: Settings, *, until_placed: bool = False) -> str | None:
     """What keeps the installation from having done all that is in its inputs now, in words; None: it is at rest.
 
-    Raises NoInstallation, RedisError, KafkaError.
+    until_placed: places on the worklists count, too. Raises NoInstallation, RedisError, KafkaError.
     """
     founding = await read_founding(redis, settings.redis_prefix)
     if founding is None:
@@ -203,7 +211,8 @@ async def unrest(redis: Redis, reader: LogReader, settings: Settings) -> str | N
     ends = {key: bound.end for key, bound in bounds.items()}
     firsts = {key: bound.first for key, bound in bounds.items()}
     now = await look(redis, settings.redis_prefix, founding.partitions)
-    return now.unrest(ends, firsts) or await _invisible(reader, now)
+    unplaced = f"{now.unplaced} accounts are not in their places yet" if until_placed and now.unplaced else None
+    return now.unrest(ends, firsts) or await _invisible(reader, now) or unplaced
 
 
 async def _invisible(reader: LogReader, now: ShardsNow) -> str | None:
@@ -220,10 +229,15 @@ async def _invisible(reader: LogReader, now: ShardsNow) -> str | None:
     return None
 
 
-async def wait_at_rest(redis: Redis, reader: LogReader, settings: Settings, *, timeout_seconds: float) -> None:
-    """Return once the installation is at rest. Raises what `unrest` raises, and TimeoutError, saying why."""
+async def wait_at_rest(
+    redis: Redis, reader: LogReader, settings: Settings, *, timeout_seconds: float, until_placed: bool = False
+) -> None:
+    """Return once the installation is at rest. Raises what `unrest` raises, and TimeoutError, saying why.
+
+    until_placed: and every account is in its place on the worklists.
+    """
     until = asyncio.get_running_loop().time() + timeout_seconds
-    while (reason := await unrest(redis, reader, settings)) is not None:
+    while (reason := await unrest(redis, reader, settings, until_placed=until_placed)) is not None:
         if asyncio.get_running_loop().time() >= until:
             raise TimeoutError(f"not at rest after {timeout_seconds:g} s: {reason}")
         await asyncio.sleep(4 * POLL_SECONDS)

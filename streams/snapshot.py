@@ -5,15 +5,18 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from segmentation.account import Account
+from segmentation.account import Account, Profile
+from segmentation.classification import Traits
 from segmentation.events import MICROSECONDS_PER_DAY
 from segmentation.population import Member
-from state.documents import decode_account, decode_member
+from segmentation.worklist import WORKLISTS
+from state.documents import decode_account, decode_member, decode_profile, decode_traits
 from state.founding import Founding, read_founding
 from state.keys import StageName
 from state.shard_store import Claim, NoSuchShard, ShardStore
 from streams.settings import Settings
 from streams.topics import Topic
+from streams.worklists import Classes, read_classes
 
 PASSES_MAX = 6
 """How often shards that changed while they were read are read again."""
@@ -56,6 +59,8 @@ class AccountShardState(ShardState):
 
     accounts: dict[str, Account] = field(default_factory=dict)
     """By account id. Of the history only the open block is there."""
+    profiles: dict[str, Profile] = field(default_factory=dict)
+    """By account id, of those that have one."""
 
     def counts(self, topic: Topic) -> dict[str, int]:
         """Records of an input that were `applied`, `duplicates` and `dead_letters`."""
@@ -68,6 +73,17 @@ class RankingShardState(ShardState):
 
     populations: dict[str, dict[str, Member]] = field(default_factory=dict)
     """Population -> its members by account id."""
+    traits: dict[str, Traits] = field(default_factory=dict)
+    """By account id, of those that have any."""
+    classes: Classes = field(default_factory=lambda: Classes({}, {}))
+    """What the classes add up to, and where the tiers begin."""
+    worklists: dict[str, list[str]] = field(default_factory=dict)
+    """The entries of each worklist, and of the owners'."""
+
+    @property
+    def unplaced(self) -> int:
+        """Accounts that are not in their places on the worklists yet."""
+        return int(self.state.get("unplaced", 0))
 
     @property
     def begin(self) -> int:
@@ -175,8 +191,12 @@ async def _read_documents(store: ShardStore, shard: AccountShardState | RankingS
             account_id: decode_account(account_id, document, None)
             async for account_id, document in store.scan("documents")
         }
+        shard.profiles = {account_id: decode_profile(document) async for account_id, document in store.scan("profiles")}
         return
     shard.populations = {}
     async for account_id, document in store.scan("documents"):
         member, population = decode_member(account_id, document)
         shard.populations.setdefault(population, {})[account_id] = member
+    shard.traits = {account_id: decode_traits(document) async for account_id, document in store.scan("traits")}
+    shard.classes = await read_classes(store)
+    shard.worklists = {name: await store.entries(name) for name in WORKLISTS}

@@ -17,7 +17,7 @@ def test_each_row_of_the_example_is_computed(silent_days: int) -> None:
     """Day by day, so that the band counts."""
     rules = RiskRules.of(Policy.default().with_changes(model=MODEL, risk={"watch": 50, "high": 80}))
     risk = Risk()
-    risk.know(1_000, 1_084, 5)
+    risk.know(1_000, 1_084, 5, 1)
     for day in range(1_084, 1_084 + silent_days + 1):
         odds = risk.settle(rules, day, risk.level)
     at_risk = rules.revenue_at_risk_minor(risk.history(day), 3_650_000, odds)

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from segmentation.segments import Segment
+
 app = typer.Typer(
     name="resegment",
     help="Customer segments that are right within a second: events in on Kafka, segment changes out.\n\n"
@@ -385,6 +387,43 @@ def capacity_command(policy: PolicyOption = None, json: OneJsonOption = False) -
     from streams.cli.running import run
 
     run(run_capacity(policy=policy, as_json=json))
+
+
+@app.command("top")
+def top_command(
+    count: Annotated[int, typer.Argument(metavar="N", min=1, max=1_000, help="So many accounts.")] = 10,
+    segment: Annotated[
+        Optional[Segment],  # noqa: UP045
+        typer.Option(help="Only accounts of this segment."),
+    ] = None,
+    owner: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Only accounts of which this is the attribute `owner`."),
+    ] = None,
+    population: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Only accounts that are ranked in this population."),
+    ] = None,
+    region: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Only accounts of which this is the attribute `region`."),
+    ] = None,
+    policy: PolicyOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Say whom to work on now: the accounts with most money at stake, each with its reasons and its next step.
+
+    What may be earned, what may be lost, who fits, and who is close to the next tier, each as the policy's [priority]
+    counts it. Everybody's list comes from the same rules. The formula and an example are in docs/priority.md.
+    """
+    from streams.cli.running import run
+    from streams.cli.top import run_top
+
+    run(
+        run_top(
+            count, of_segment=segment, owner=owner, population=population, region=region, policy=policy, as_json=json
+        )
+    )
 
 
 @app.command("export")

@@ -22,6 +22,7 @@ from streams.model.backtest import (
     MODEL,
     OVERDUE,
     PLANNED,
+    POTENTIAL,
     QUIET,
     RECENCY,
     Backtest,
@@ -42,6 +43,7 @@ _NAMES = {
     OVERDUE: "overdue by own gaps",
     QUIET: "model: is gone",
     PLANNED: "to plan with",
+    POTENTIAL: "potential, as live",
     EXPECTED: "the model's",
     LAST_HORIZON: "the last days' again",
 }
@@ -160,6 +162,7 @@ def _revenue_table(revenue: RevenueBacktest, currency: str) -> Table:
             _decimals(forecast.rank_correlation),
         )
     table.add_row("what came", format_amount(revenue.came_minor, currency))
+    table.caption = f"within the bounds of its potential was what {revenue.covered:.0%} of the accounts brought"
     return table
 
 

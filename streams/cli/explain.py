@@ -6,6 +6,7 @@ from rich.text import Text
 
 from streams.cli.console import escape, out, print_json, segment
 from streams.cli.running import connected, partition_count, read_policy, read_settings
+from streams.cli.top import potential_facts
 from streams.cli.watch import change_line, money
 from streams.explain import Explanation, RiskExplanation, explain
 
@@ -62,6 +63,11 @@ def _facts(found: Explanation) -> list[tuple[str, str]]:
         facts.append(("to move down", f"{money(found.to_next_tier_down_minor)} less"))
     if found.risk is not None:
         facts.extend(_risk_facts(found.risk, currency))
+    if found.worth is not None and found.worth.potential is not None:
+        facts.extend(potential_facts(found.worth.potential, currency))
+    if found.worth is not None:
+        at_stake = money(found.worth.priority.score_minor)
+        facts.append(("at stake", f"{at_stake} {currency}, as `resegment top` counts it"))
     if found.playbook is not None:
         facts.append(("role", f"{escape(found.playbook.role)}, {escape(found.playbook.motion)}"))
         facts.append(("next step", escape(found.playbook.next_step)))

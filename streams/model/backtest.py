@@ -9,6 +9,7 @@ from segmentation.buying import BuyingHistory
 from segmentation.events import Purchase
 from segmentation.order_index import Basis
 from segmentation.policy import Policy
+from segmentation.potential import Buyer, ClassEstimates, ClassFigures, Potential, PotentialRules
 from segmentation.purchase_model import (
     expected_revenue_minor,
     planned_revenue_minor,
@@ -16,7 +17,7 @@ from segmentation.purchase_model import (
     probability_no_purchase,
 )
 from segmentation.risk import LEVELS, Level, Risk, RiskRules
-from segmentation.segments import TIERS, Segment
+from segmentation.segments import TIERS, Segment, Stage
 from segmentation.tiers import Tiers
 from streams.instants import format_day
 from streams.model.fitting import Fit, fit
@@ -38,8 +39,8 @@ from streams.model.purchases import PurchaseLog, histories_at
 MODEL, QUIET, RECENCY, FREQUENCY, OVERDUE = "model", "quiet", "recency", "frequency", "overdue"
 """Scores; greater is likelier to buy nothing. `quiet` is the chance that the account has left for good."""
 
-PLANNED, EXPECTED, LAST_HORIZON = "planned", "expected", "last_horizon"
-"""Forecasts of revenue."""
+PLANNED, POTENTIAL, EXPECTED, LAST_HORIZON = "planned", "potential", "expected", "last_horizon"
+"""Forecasts of revenue. `potential` is what a worker knows live: `planned`, of an account's rolling revenue."""
 
 
 class CannotBacktest(Exception):
@@ -87,6 +88,8 @@ class RevenueBacktest(NamedTuple):
     horizon_days: int
     came_minor: int
     forecasts: list[ForecastQuality]
+    covered: float
+    """The share of accounts that brought something within the bounds of their potential; COVERED_SHARE is meant."""
     segments: list[SegmentForecast]
 
 
@@ -250,12 +253,20 @@ def _revenue_backtest(
             )
         )
     outcome = _numbers(came)
-    forecasts = {PLANNED: _numbers(planned), EXPECTED: _numbers(expected), LAST_HORIZON: _numbers(last)}
+    potentials = _potentials(known, histories, policy, fitted, day, horizon_days)
+    low, high = (_numbers(getattr(found, bound) for found in potentials) for bound in ("low_minor", "high_minor"))
+    forecasts = {
+        PLANNED: _numbers(planned),
+        POTENTIAL: _numbers(found.expected_minor for found in potentials),
+        EXPECTED: _numbers(expected),
+        LAST_HORIZON: _numbers(last),
+    }
     segments = _segments(known, histories, policy, day)
     return RevenueBacktest(
         horizon_days=horizon_days,
         came_minor=sum(came),
         forecasts=[_forecast_quality(name, values, outcome) for name, values in forecasts.items()],
+        covered=float(((low <= outcome) & (outcome <= high)).mean()),
         segments=[
             SegmentForecast(
                 segment=segment,
@@ -269,6 +280,32 @@ def _revenue_backtest(
             if (members := np.array([found == segment for found in segments])).any()
         ],
     )
+
+
+def _potentials(
+    known: Mapping[str, Sequence[Purchase]],
+    histories: Mapping[str, BuyingHistory],
+    policy: Policy,
+    fitted: Fit,
+    day: int,
+    horizon_days: int,
+) -> list[Potential]:
+    """Of each account, in order: its potential as a worker would have had it; a log of purchases has one class."""
+    window_days, new_start_days = policy.window_days, policy.new_start_days
+    rules = PotentialRules(fitted.buying, fitted.spend, horizon_days, window_days, new_start_days)
+    figures = ClassFigures()
+    buyers: list[tuple[Stage, Buyer]] = []
+    for account_id, history in histories.items():
+        recent = [event for event in known[account_id] if day - window_days < event.day <= day]
+        revenue_minor = sum(event.amount_minor for event in recent)
+        stage = Stage.NEW_START if history.age_days < new_start_days else Stage.ESTABLISHED
+        figures.count(stage, revenue_minor)
+        buyers.append((stage, Buyer(history, revenue_minor, len({e.day for e in recent if not e.is_refund}))))
+    of_class = ClassEstimates({(): figures}).potential((), rules, is_prospect=False)
+    return [
+        of_class if of_class is not None and stage is Stage.NEW_START else rules.of_buyer(buyer)
+        for stage, buyer in buyers
+    ]
 
 
 def _forecast_quality(name: str, forecast: Numbers, came: Numbers) -> ForecastQuality:

@@ -1,14 +1,17 @@
 """The oracle's database: the log and the state side by side, in tables."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
 from segmentation.account import NEVER
 from segmentation.buying import KEPT_DAYS
+from segmentation.classification import Classifier, attributes_of
 from segmentation.policy import ALL, Policy
 from segmentation.risk import EVIDENCE, RiskRules
+from segmentation.worklist import class_name
 from streams.snapshot import ShardState, Snapshot
 from streams.topics import ACCOUNT_INPUTS, EVENT_TOPICS, Topic
 
@@ -211,6 +214,48 @@ class Database:
                 if day
             ),
         )
+
+    def load_worklists(self, snapshot: Snapshot, policy: Policy) -> None:
+        """What is kept of whom to work on, beside what the attributes that accounts have stated say. O(n)."""
+        classifier = Classifier.of(policy)
+        expected = (
+            (account_id, "expected", classifier.traits(attributes_of(profile)))
+            for shard in snapshot.account_shards
+            for account_id, profile in shard.profiles.items()
+        )
+        found = (
+            (account_id, "found", traits)
+            for shard in snapshot.ranking_shards
+            for account_id, traits in shard.traits.items()
+        )
+        self.insert(
+            "traits",
+            (
+                (account_id, origin, class_name(traits.class_path), traits.fit, traits.owner, traits.region)
+                for account_id, origin, traits in chain(expected, found)
+            ),
+        )
+        self.insert(
+            "classes",
+            (
+                (population, class_name(path), *map(str, figures.numbers()))
+                for shard in snapshot.ranking_shards
+                for population, classes in shard.classes.figures.items()
+                for path, figures in classes.items()
+            ),
+            "SELECT c1, c2, c3::BIGINT, c4::BIGINT, c5::BIGINT, c6::HUGEINT, c7::HUGEINT FROM part",
+        )
+        self.insert(
+            "places",
+            (
+                (name, entry)
+                for shard in snapshot.ranking_shards
+                for name, entries in shard.worklists.items()
+                for entry in entries
+            ),
+        )
+        are_settled = not any(shard.unplaced for shard in snapshot.ranking_shards)
+        self.insert("worklists", [(are_settled, class_name(classifier.no_traits.class_path))])
 
     def load_progress(
         self,

@@ -438,6 +438,113 @@ def first_ones_applied(database: Database) -> Iterator[Row]:
     """)
 
 
+# -- worklists ---------------------------------------------------------------------------------------------
+
+
+def traits(database: Database) -> Iterator[Row]:
+    """The ranking stage knows what each account's attributes say."""
+    return database.rows("""
+        SELECT account_id, expected.of_account, found.of_account
+        FROM (
+            SELECT account_id, concat_ws(', ', class, fit, owner, region) AS of_account
+            FROM traits
+            WHERE origin = 'expected'
+        ) AS expected
+        FULL JOIN (
+            SELECT account_id, concat_ws(', ', class, fit, owner, region) AS of_account
+            FROM traits
+            WHERE origin = 'found'
+        ) AS found USING (account_id)
+        WHERE expected.of_account IS DISTINCT FROM found.of_account
+        ORDER BY account_id
+    """)
+
+
+def class_figures(database: Database) -> Iterator[Row]:
+    """What a class adds up to is the sum over its accounts."""
+    return database.rows("""
+        WITH counted AS (
+            SELECT
+                members.population,
+                coalesce(traits.class, worklists.no_class) AS class,
+                judged.stage,
+                CASE WHEN judged.stage = 'established' THEN greatest(judged.revenue_minor, 0) ELSE 0 END AS revenue
+            FROM members
+            JOIN judged USING (account_id)
+            CROSS JOIN worklists
+            LEFT JOIN traits ON traits.account_id = members.account_id AND traits.origin = 'expected'
+            WHERE worklists.are_settled AND judged.day > 0
+        ),
+        expected AS (
+            SELECT
+                population,
+                class,
+                concat_ws(
+                    ', ', count(*), count(*) FILTER (stage <> 'prospect'), count(*) FILTER (stage = 'established'),
+                    sum(revenue), sum(revenue * revenue)
+                ) AS figures
+            FROM counted
+            GROUP BY population, class
+        ),
+        found AS (
+            SELECT
+                population,
+                class,
+                concat_ws(', ', accounts, buyers, established, revenue_minor, revenue_squared) AS figures
+            FROM classes
+            CROSS JOIN worklists
+            WHERE are_settled
+        )
+        SELECT concat(population, ' / ', class), expected.figures, found.figures
+        FROM expected
+        FULL JOIN found USING (population, class)
+        WHERE expected.figures IS DISTINCT FROM found.figures
+        ORDER BY population, class
+    """)
+
+
+def places(database: Database) -> Iterator[Row]:
+    """Each account is on the worklist of its segment and on no other one, and on its owner's."""
+    return database.rows("""
+        WITH described AS (
+            SELECT
+                members.account_id,
+                members.current_segment,
+                coalesce(traits.class, worklists.no_class) AS class,
+                coalesce(traits.fit, 0) AS fit
+            FROM members
+            CROSS JOIN worklists
+            LEFT JOIN traits ON traits.account_id = members.account_id AND traits.origin = 'expected'
+            WHERE worklists.are_settled
+        ),
+        expected AS (
+            SELECT
+                concat('worklist_', current_segment) AS list,
+                CASE
+                    WHEN current_segment = 'prospect' THEN concat_ws(chr(0), class, format('{:03d}', fit), account_id)
+                    ELSE account_id
+                END AS entry
+            FROM described
+            UNION ALL
+            SELECT 'owners', concat_ws(chr(0), owner, account_id)
+            FROM traits
+            CROSS JOIN worklists
+            WHERE origin = 'expected' AND owner <> '' AND are_settled
+        ),
+        found AS (
+            SELECT places.list, places.entry FROM places CROSS JOIN worklists WHERE are_settled
+        )
+        SELECT
+            replace(entry, chr(0), ' '),
+            CASE WHEN expected.list IS NULL THEN 'nowhere' ELSE concat('on ', expected.list) END,
+            CASE WHEN found.list IS NULL THEN 'not there' ELSE concat('on ', found.list) END
+        FROM (SELECT list, entry, list AS name FROM expected) AS expected
+        FULL JOIN (SELECT list, entry, list AS name FROM found) AS found USING (list, entry)
+        WHERE expected.name IS NULL OR found.name IS NULL
+        ORDER BY entry, list
+    """)
+
+
 INVARIANTS: tuple[Invariant, ...] = (
     readable,
     known_accounts,
@@ -463,4 +570,7 @@ INVARIANTS: tuple[Invariant, ...] = (
     consumed,
     dead_letters,
     first_ones_applied,
+    traits,
+    class_figures,
+    places,
 )

@@ -30,6 +30,17 @@ CREATE TABLE members (
     account_id VARCHAR, ranking_shard INTEGER, population VARCHAR, stage VARCHAR, revenue_minor HUGEINT,
     current_segment VARCHAR, segment VARCHAR, sequence BIGINT, effective_at_us BIGINT
 );
+-- What accounts' attributes say of them, as their profiles have it ("expected") and as the ranking stage knows it.
+CREATE TABLE traits (
+    account_id VARCHAR, origin VARCHAR, class VARCHAR, fit INTEGER, owner VARCHAR, region VARCHAR
+);
+CREATE TABLE classes (
+    population VARCHAR, class VARCHAR, accounts BIGINT, buyers BIGINT, established BIGINT, revenue_minor HUGEINT,
+    revenue_squared HUGEINT
+);
+CREATE TABLE places (list VARCHAR, entry VARCHAR);
+-- Whether everybody is in place on the worklists, and the class of accounts without attributes.
+CREATE TABLE worklists (are_settled BOOLEAN, no_class VARCHAR);
 
 -- The log, as it came.
 CREATE TABLE raw_events (topic VARCHAR, shard INTEGER, log_offset BIGINT, payload VARCHAR);

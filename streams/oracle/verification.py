@@ -52,7 +52,7 @@ async def verify(
     started = time.monotonic()
     report = Report()
     try:
-        await wait_at_rest(redis, reader, settings, timeout_seconds=rest_timeout_seconds)
+        await wait_at_rest(redis, reader, settings, timeout_seconds=rest_timeout_seconds, until_placed=True)
     except TimeoutError as error:
         report.warnings.append(f"{error}; what is under way shows up as mismatches")
     snapshot = await read_snapshot(redis, settings)
@@ -111,6 +111,9 @@ class _Loading:
         database = self._database
         await asyncio.to_thread(database.load_policy, policy)
         await asyncio.to_thread(database.load_snapshot, self._snapshot)
+        await asyncio.to_thread(database.load_worklists, self._snapshot, policy)
+        if unplaced := sum(shard.unplaced for shard in self._snapshot.ranking_shards):
+            self.warnings.append(f"{unplaced:,} accounts are not in their places yet: the worklists are not compared")
         await self._load_dead_letters([place for place in places if place[0] is Topic.DEAD_LETTERS])
         wanted = {place: 0 for place in places if place[0] is not Topic.DEAD_LETTERS}
         async for topic, record in self._reader.read(wanted):

@@ -1,3 +1,5 @@
+import json
+from collections.abc import Callable
 from decimal import Decimal
 from importlib.resources import files
 from itertools import pairwise
@@ -8,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from segmentation.policy import WHOLE_BP, Policy, PolicyError, load_policy, parse_policy
+from segmentation.policy import WHOLE_BP, IcpRule, Policy, PolicyError, load_policy, parse_policy
 
 DEFAULT = files("segmentation").joinpath("default_policy.toml").read_text(encoding="utf-8")
 EXAMPLE = Path(__file__).parents[2] / "examples" / "policy.toml"
@@ -24,6 +26,31 @@ gamma_minor = 1874.09
 fitted_at = "1998-01-01"
 accounts = 23570
 """
+CLASSIFICATION = """
+[bands.employees]
+tiny = 1
+huge = 5_000
+[bands.sites]
+one = 0
+many = 2
+[classes]
+by = ["region", "sites"]
+[potential]
+horizon_days = 30
+[priority]
+potential = 2
+fit = "0.25"
+[[icp]]
+attribute = "industry"
+any_of = [" Software", "finance", 7, 0.50, "software"]
+points = 40
+[[icp]]
+attribute = "employees"
+at_least = 100.0
+at_most = 5000.5
+points = -30
+"""
+LIKENESS = ["likeness", "customer_likeness", "Similarity", "LOOKALIKE", "look-alike", "customer likeness", "look_alike"]
 
 
 def edited(*edits: tuple[str, str]) -> str:
@@ -386,3 +413,290 @@ def test_a_model_is_a_table(model: object) -> None:
     """As `resegment fit` prints it."""
     with pytest.raises(PolicyError, match=r"model: found .*, expected a table \[model\] as `resegment fit` prints it"):
         Policy.default().with_changes(model=model)
+
+
+def test_by_default_accounts_are_classed_and_none_fits_better() -> None:
+    """Where nobody wrote a table of it."""
+    policy = Policy.default()
+
+    assert policy.bands == {"employees": {"small": 0, "mid": 100, "large": 1_000}}
+    assert policy.classes.by == ("industry", "employees", "region")
+    assert policy.potential.horizon_days == 365
+    assert dict(policy.priority) == {"potential": 1.0, "revenue_at_risk": 2.0, "fit": 0.5, "closeness": 0.5}
+    assert policy.icp == ()
+
+
+def test_what_is_left_out_of_the_classification_is_as_it_is_by_default() -> None:
+    """The bands of another attribute, a weight of the priority; but bands of one attribute are all that it has."""
+    policy = parse_policy(DEFAULT + CLASSIFICATION, "test")
+
+    assert policy.bands == {"employees": {"tiny": 1, "huge": 5_000}, "sites": {"one": 0, "many": 2}}
+    assert parse_policy(DEFAULT + "[bands.sites]\none = 0\n", "test").bands["employees"]["mid"] == 100
+    assert policy.classes.by == ("region", "sites")
+    assert policy.potential.horizon_days == 30
+    assert dict(policy.priority) == {"potential": 2.0, "revenue_at_risk": 2.0, "fit": 0.25, "closeness": 0.5}
+
+
+def test_a_rule_of_the_profile_is_read_exactly() -> None:
+    """Whole numbers are integers, others decimals; texts are kept as they are compared, each value once."""
+    industry, employees = parse_policy(DEFAULT + CLASSIFICATION, "test").icp
+
+    assert (industry.attribute, industry.points) == ("industry", 40)
+    assert industry.any_of == ("software", "finance", 7, Decimal("0.5"))
+    assert (industry.at_least, industry.at_most) == (None, None)
+    assert employees == IcpRule(attribute="employees", at_least=100, at_most=Decimal("5000.5"), points=-30)
+    assert type(employees.at_least) is int
+
+
+def test_the_classification_is_in_the_document() -> None:
+    """In the shortest form, which JSON has too, and which makes an equal policy again."""
+    policy = parse_policy(DEFAULT + CLASSIFICATION, "test")
+    document = policy.document()
+
+    assert document["bands"] == {"employees": {"tiny": 1, "huge": 5_000}, "sites": {"one": 0, "many": 2}}
+    assert document["classes"] == {"by": ["region", "sites"]}
+    assert document["potential"] == {"horizon_days": 30}
+    assert document["priority"] == {"potential": "2.0", "revenue_at_risk": "2.0", "fit": "0.25", "closeness": "0.5"}
+    assert document["icp"] == [
+        {"attribute": "industry", "any_of": ["software", "finance", 7, 0.5], "points": 40},
+        {"attribute": "employees", "at_least": 100, "at_most": 5000.5, "points": -30},
+    ]
+    for again in (
+        Policy.model_validate(document),
+        Policy.model_validate(json.loads(json.dumps(document))),
+        Policy.model_validate_json(json.dumps(document)),
+        policy.with_changes(),
+    ):
+        assert again == policy
+        assert again.canonical_rest() == policy.canonical_rest()
+    assert Policy.default().document()["icp"] == []
+
+
+@given(
+    number=st.one_of(
+        st.integers(-(10**15) + 1, 10**15 - 1),
+        st.builds(Decimal.scaleb, st.integers(-(10**15) + 1, 10**15 - 1).map(Decimal), st.integers(-15, 0)),
+    ),
+    text=st.text(min_size=1, max_size=300),
+)
+def test_a_rule_comes_back_as_it_was_written(number: int | Decimal, text: str) -> None:
+    """Any number of 15 digits passes through a document, and any text that is taken once is taken again."""
+    rule: dict[str, object] = {"attribute": "a", "any_of": [number], "at_least": number, "points": 1}
+    policy = Policy.default().with_changes(icp=[rule])
+
+    assert policy.icp[0].at_least == number
+    assert Policy.model_validate(json.loads(json.dumps(policy.document()))) == policy
+    try:
+        policy = Policy.default().with_changes(icp=[{"attribute": "a", "any_of": [text], "points": 1}])
+    except PolicyError as refusal:
+        assert [problem.field for problem in refusal.problems] == ["icp.0.any_of.0"]
+    else:
+        assert policy.with_changes() == policy
+
+
+@pytest.mark.parametrize(
+    ("changes", "lines", "is_classification"),
+    [
+        (
+            {"bands": {"employees": {"small": 0, "large": 50}}},
+            ["bands.employees.large: 1000 -> 50", "bands.employees.mid: 100 -> nothing"],
+            True,
+        ),
+        ({"classes": {"by": ["region"]}}, ["classes.by: industry, employees, region -> region"], True),
+        ({"classes": {"by": []}}, ["classes.by: industry, employees, region -> an empty list"], True),
+        (
+            {"icp": [{"attribute": "region", "any_of": ["EMEA", 7], "points": 5}]},
+            ["icp.0.any_of: nothing -> emea, 7", "icp.0.attribute: nothing -> region", "icp.0.points: nothing -> 5"],
+            True,
+        ),
+        ({"potential": {"horizon_days": 30}}, ["potential.horizon_days: 365 -> 30"], False),
+        ({"priority": {"potential": 3}}, ["priority.potential: 1.0 -> 3.0"], False),
+        ({"priority": {"revenue_at_risk": 3}}, ["priority.revenue_at_risk: 2.0 -> 3.0"], False),
+        ({"priority": {"fit": 0}}, ["priority.fit: 0.5 -> 0.0"], False),
+        ({"priority": {"closeness": 100}}, ["priority.closeness: 0.5 -> 100.0"], False),
+    ],
+)
+def test_classes_fit_and_priority_are_no_part_of_the_rules(
+    changes: dict[str, object], lines: list[str], is_classification: bool
+) -> None:
+    """No account's segment or risk depends on them, but each of them is a difference; the hash of classes and fit
+    changes only with them."""
+    old = Policy.default()
+    new = old.with_changes(**changes)
+
+    assert new.hash == old.hash
+    assert new.risk_hash == old.risk_hash
+    assert new.differences(old.canonical()) == []
+    assert new.rest_differences(old.canonical_rest()) == lines
+    assert new.rest_differences(new.canonical_rest()) == []
+    assert len(old.rest_differences(new.canonical_rest())) == len(lines)
+    assert (new.classification_hash != old.classification_hash) is is_classification
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"version": "2", "band": 1, "window_days": 30, "rates": {}},
+        {"risk": {"watch": 60}, "owners": {"accounts_max": 7}, "segments": {"key": {"touches_a_quarter": 1}}},
+        {"bands": {"employees": {"small": 0, "mid": 100, "large": 1_000}}},
+        {"icp": []},
+    ],
+)
+def test_the_hash_of_the_classification_is_of_nothing_else(changes: dict[str, object]) -> None:
+    """Nor of how it is written."""
+    assert Policy.default().with_changes(**changes).classification_hash == Policy.default().classification_hash
+
+
+def test_equal_profiles_have_one_hash() -> None:
+    """However texts and numbers are written."""
+    policies = [
+        Policy.default().with_changes(icp=[{"attribute": "a", "any_of": values, "at_most": most, "points": 1}])
+        for values, most in ((["x", 1], 5), ([" X ", Decimal("1.0"), "x"], 5.0))
+    ]
+    assert policies[0] == policies[1]
+    assert policies[0].classification_hash == policies[1].classification_hash
+
+
+def test_a_list_of_numbers_is_not_one_of_texts() -> None:
+    """Which look alike where they are shown; what differs is named all the same."""
+    numbers, texts = (
+        Policy.default().with_changes(icp=[{"attribute": "a", "any_of": [value], "points": 1}]) for value in (7, "7")
+    )
+    assert numbers.rest_differences(texts.canonical_rest()) == ["icp.0.any_of: 7 -> 7"]
+
+
+RULE = '[[icp]]\nattribute = "a"\npoints = 1\n'
+OF_VALUES = "a list of 1 to 64 texts of 1 to 256 characters that can be seen, or numbers of up to 15 digits"
+OF_BY = 'a list of up to 4 attributes like ["industry", "region"], the coarsest first'
+OF_ICP = "up to 64 tables [[icp]], each with attribute, points, and any_of, at_least or at_most, or some of them"
+OF_NAMES = "an attribute's name in lower case: a letter, then up to 63 letters, digits or _"
+OF_BANDS = "with 1 to 16 lines like mid = 100, the smallest first"
+OF_NUMBERS = "a number without quotes, of up to 15 digits (250 or 0.5)"
+OF_PRIORITY = "a number from 0 (counts nothing) to 100"
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "said"),
+    [
+        ("bands = 3", "bands", "3, expected up to 64 tables like [bands.employees] with lines like small = 0"),
+        ("[bands]\na = 3", "bands.a", f"3, expected a table [bands.a] {OF_BANDS}"),
+        ("[bands.a]", "bands.a", f"an empty table, expected a table [bands.a] {OF_BANDS}"),
+        (
+            "[bands.a]\n" + "".join(f"b{number} = {number}\n" for number in range(17)),
+            "bands.a",
+            f"a table of 17, expected a table [bands.a] {OF_BANDS}",
+        ),
+        (
+            "".join(f"[bands.a{number}]\nb = 1\n" for number in range(64)),
+            "bands",
+            "65 of them, employees included, expected up to 64 tables like [bands.employees] with lines like small = 0",
+        ),
+        ("[bands.Size]\na = 3", "bands.Size", f'"Size", expected {OF_NAMES}'),
+        (f"[bands.{'s' * 65}]\na = 3", f"bands.{'s' * 65}", f"'{'s' * 59}, expected {OF_NAMES}"),
+        (
+            "[bands.a]\nBig = 3",
+            "bands.a.Big",
+            '"Big", expected a band\'s name in lower case: a letter, then up to 31 letters, digits or _',
+        ),
+        ("[bands.a]\nb = -1", "bands.a.b", "-1, expected a whole number from 0 to 1000000000000"),
+        ("[bands.a]\nb = 1_000_000_000_001", "bands.a.b", "1000000000001, expected a whole number from 0 to"),
+        ("[bands.a]\nb = 1.5", "bands.a.b", "1.5, expected a whole number from 0"),
+        ('[bands.a]\nb = "1"', "bands.a.b", '"1", expected a whole number from 0'),
+        ("[bands.a]\nb = true", "bands.a.b", "true, expected a whole number from 0"),
+        (
+            "[bands.a]\nb = 0\nc = 9\nd = 9",
+            "bands.a.d",
+            "9, expected more than c, which is 9: the smallest band is written first",
+        ),
+        ("[bands.a]\nb = 5\nc = 3", "bands.a.c", "3, expected more than b, which is 5"),
+        ("[bands.a]\nunknown = 5", "bands.a.unknown", 'a band of this name, expected another name: "unknown" is what'),
+        ("classes = 3", "classes", "3, expected a table [classes] with by"),
+        ("[classes]\nbuy = []", "classes.buy", "an unknown field, expected by, perhaps"),
+        ('[classes]\nby = "region"', "classes.by", f'"region", expected {OF_BY}'),
+        ('[classes]\nby = ["a", "b", "c", "d", "e"]', "classes.by", f"a list, expected {OF_BY}"),
+        ('[classes]\nby = ["a", "B"]', "classes.by.1", f'"B", expected {OF_BY}'),
+        ("[classes]\nby = [1]", "classes.by.0", f"1, expected {OF_BY}"),
+        ('[classes]\nby = ["a", "b", "a"]', "classes.by.2", '"a", expected each attribute once'),
+        ("potential = 3", "potential", "3, expected a table [potential] with horizon_days"),
+        ("[potential]\nhorizon_days = 0", "potential.horizon_days", "0, expected a whole number of days from 1 to"),
+        ("[potential]\nhorizon_days = 3651", "potential.horizon_days", "3651, expected a whole number of days"),
+        ("[potential]\nhorizon = 1", "potential.horizon", "an unknown field, expected horizon_days, perhaps"),
+        (
+            "priority = 3",
+            "priority",
+            "3, expected a table [priority] with potential, revenue_at_risk, fit and closeness",
+        ),
+        ("[priority]\nfit = -1", "priority.fit", f"-1, expected {OF_PRIORITY}"),
+        ("[priority]\nfit = 100.01", "priority.fit", f"100.01, expected {OF_PRIORITY}"),
+        ("[priority]\nfit = nan", "priority.fit", f"NaN, expected {OF_PRIORITY}"),
+        ("[priority]\nfit = true", "priority.fit", f"true, expected {OF_PRIORITY}"),
+        ('[priority]\npotential = "much"', "priority.potential", f'"much", expected {OF_PRIORITY}'),
+        ("[priority]\nclosness = 1", "priority.closness", "an unknown field, expected closeness, perhaps"),
+        ("icp = 3", "icp", f"3, expected {OF_ICP}"),
+        ("[icp]\npoints = 1", "icp", f"a table, expected {OF_ICP}"),
+        ("icp = [3]", "icp.0", f"3, expected {OF_ICP}"),
+        ((RULE + "at_least = 1\n") * 65, "icp", f"a list, expected {OF_ICP}"),
+        (RULE, "icp.0", "a rule without a condition, expected any_of, at_least or at_most, or some of them"),
+        (RULE + "at_leest = 3", "icp.0.at_leest", "an unknown field, expected at_least, perhaps"),
+        (RULE + "any_of = []", "icp.0.any_of", f"a list, expected {OF_VALUES}"),
+        (RULE + 'any_of = "x"', "icp.0.any_of", f'"x", expected {OF_VALUES}'),
+        (RULE + f"any_of = {list(range(65))}", "icp.0.any_of", f"a list, expected {OF_VALUES}"),
+        (RULE + 'any_of = ["x", ""]', "icp.0.any_of.1", f'"", expected {OF_VALUES}'),
+        (RULE + 'any_of = ["a\\u0007"]', "icp.0.any_of.0", f"'a\\x07', expected {OF_VALUES}"),
+        (RULE + f'any_of = ["{"ß" * 129}"]', "icp.0.any_of.0", f"expected {OF_VALUES}"),
+        (RULE + "any_of = [true]", "icp.0.any_of.0", f"true, expected {OF_VALUES}"),
+        (RULE + "any_of = [nan]", "icp.0.any_of.0", f"NaN, expected {OF_VALUES}"),
+        (RULE + "any_of = [[1]]", "icp.0.any_of.0", f"a list, expected {OF_VALUES}"),
+        (RULE + 'at_least = "1"', "icp.0.at_least", f'"1", expected {OF_NUMBERS}'),
+        (RULE + "at_least = true", "icp.0.at_least", f"true, expected {OF_NUMBERS}"),
+        (RULE + "at_least = inf", "icp.0.at_least", f"Infinity, expected {OF_NUMBERS}"),
+        (RULE + "at_most = 1e999999999", "icp.0.at_most", f"1E+999999999, expected {OF_NUMBERS}"),
+        (RULE + "at_most = 1_000_000_000_000_000", "icp.0.at_most", f"1000000000000000, expected {OF_NUMBERS}"),
+        (RULE + "at_most = 0.1234567890123456", "icp.0.at_most", f"0.1234567890123456, expected {OF_NUMBERS}"),
+        (RULE + "at_most = 1\nat_least = 1.5", "icp.0.at_most", "1, expected at_least or more, which is 1.5"),
+        (
+            (RULE + "at_most = 1\n") + (RULE + "at_most = 1\nat_least = 1000.0"),
+            "icp.1.at_most",
+            "1, expected at_least or more, which is 1000",
+        ),
+        (
+            (RULE + "at_most = 1").replace("= 1\n", "= 0\n"),
+            "icp.0.points",
+            "0, expected a whole number from -100 to 100, but not 0",
+        ),
+        ((RULE + "at_most = 1").replace("= 1\n", "= 101\n"), "icp.0.points", "101, expected a whole number from -100"),
+        ((RULE + "at_most = 1").replace("= 1\n", "= -101\n"), "icp.0.points", "-101, expected a whole number"),
+        ((RULE + "at_most = 1").replace("= 1\n", "= 1.5\n"), "icp.0.points", "1.5, expected a whole number"),
+        ("[[icp]]\nattribute = 'a'\nat_most = 1", "icp.0.points", "nothing, expected a whole number from -100"),
+        ("[[icp]]\npoints = 1\nat_most = 1", "icp.0.attribute", f"nothing, expected {OF_NAMES}"),
+        ((RULE + "at_most = 1").replace('"a"', '"Size"'), "icp.0.attribute", f'"Size", expected {OF_NAMES}'),
+    ],
+)
+def test_each_mistake_in_the_classification_is_named(text: str, field: str, said: str) -> None:
+    """As anywhere in the policy: the field, what was found, and what would be right. And nothing else is said."""
+    is_table = text.startswith("[")
+    problems = problems_of(DEFAULT + text if is_table else f"{text}\n{DEFAULT}")
+
+    assert list(problems) == [field]
+    assert problems[field].startswith(f"{field}: found ")
+    assert said in problems[field]
+
+
+@pytest.mark.parametrize("attribute", LIKENESS)
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        (lambda name: {"icp": [{"attribute": name, "at_least": 1, "points": 1}]}, "icp.0.attribute"),
+        (lambda name: {"classes": {"by": ["region", name]}}, "classes.by.1"),
+        (lambda name: {"bands": {name: {"low": 0}}}, "bands.{}"),
+    ],
+)
+def test_customer_likeness_is_no_input(attribute: str, changes: Callable[[str], dict[str, object]], field: str) -> None:
+    """However it is written; and it is said that this is on purpose."""
+    with pytest.raises(PolicyError) as refusal:
+        Policy.default().with_changes(**changes(attribute))
+
+    assert [str(problem) for problem in refusal.value.problems] == [
+        f'{field.format(attribute)}: found "{attribute}", '
+        "expected another attribute: customer likeness is deliberately no input"
+    ]

@@ -53,7 +53,7 @@ def happened(risk: Risk, name: str, day: int) -> bool:
 def regular() -> Risk:
     """The risk of the regular account, whose last purchase is on day 1,084."""
     risk = Risk()
-    risk.know(1_000, 1_084, 5)
+    risk.know(1_000, 1_084, 5, 1)
     return risk
 
 
@@ -110,7 +110,7 @@ def test_the_watch_that_looks_only_when_somebody_is_due_misses_nothing(
     daily, day, days = Risk(), 1_000, [1_000]
     assert member.risk is not None
     for risk in (member.risk, daily):
-        risk.know(1_000, 1_000, 1)
+        risk.know(1_000, 1_000, 1, 1)
     watch.look(member, day)
     daily.settle(rules, day, daily.level)
     for wait, happens, ahead_days in steps:
@@ -125,7 +125,7 @@ def test_the_watch_that_looks_only_when_somebody_is_due_misses_nothing(
         for risk in (member.risk, daily):
             if happens == "buys":
                 days.append(day)
-                risk.know(days[0], day, len(set(days)))
+                risk.know(days[0], day, len(set(days)), 1)
             else:
                 happened(risk, happens, day + ahead_days)
         watch.look(member, day)

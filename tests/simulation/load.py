@@ -108,7 +108,14 @@ class Load:
         kind = chance.random()
         if kind < 0.15:
             topic = Topic.SIGNUPS
-            document["attributes"] = {"region": chance.choice(["north", "south"])}
+            stated: dict[str, list[str | int]] = {
+                "region": ["north", "south"],
+                "owner": ["ann", "bob", ""],
+                "employees": [7, 150, "many"],
+            }
+            document["attributes"] = {
+                name: chance.choice(values) for name, values in stated.items() if chance.random() < 0.6
+            }
         elif kind < 0.25:
             topic = Topic.ENGAGEMENTS
             document["kind"] = chance.choice(["login", "cancel_request", "support_ticket"])

@@ -10,9 +10,12 @@ from typing import Any, NamedTuple
 import orjson
 
 from segmentation.account import NEVER
+from segmentation.classification import Classifier, attributes_of
 from segmentation.events import MICROSECONDS_PER_DAY
 from segmentation.policy import WHOLE_BP, Policy
 from segmentation.population import Member
+from segmentation.potential import ClassFigures
+from segmentation.worklist import owner_entry, prospect_entry
 from streams.dead_letters import read_dead_letter
 from streams.instants import parse_instant
 from streams.messages import header
@@ -64,6 +67,7 @@ def wrongs(snapshot: Snapshot, log: SimulatedLog, policy: Policy) -> Iterator[Wr
     for chains in (SEGMENTS, RISKS):
         yield from _changes(snapshot, log, chains)
     yield from _counters(snapshot, log)
+    yield from _worklists(snapshot, policy)
 
 
 def all_records(log: SimulatedLog, topic: Topic) -> Iterator[Record]:
@@ -348,3 +352,39 @@ def _counters(snapshot: Snapshot, log: SimulatedLog) -> Iterator[Wrong]:
         written = sum(ranking.begin <= record.offset < progress for record in partition.read(0, partition.end)[0])
         if not partition.first and sum(ranking.counts().values()) != written:
             yield Wrong("consumed", f"standings[{ranking.partition}]", written, ranking.counts())
+
+
+def _worklists(snapshot: Snapshot, policy: Policy) -> Iterator[Wrong]:
+    classifier = Classifier.of(policy)
+    expected = {
+        account_id: classifier.traits(attributes_of(profile))
+        for shard in snapshot.account_shards
+        for account_id, profile in shard.profiles.items()
+    }
+    found = {account_id: traits for shard in snapshot.ranking_shards for account_id, traits in shard.traits.items()}
+    if found != expected:
+        yield Wrong("traits", "all accounts", expected, found)
+    places = Counter(("owners", owner_entry(traits, name)) for name, traits in expected.items() if traits.owner)
+    figures: dict[tuple[str, tuple[str, ...]], ClassFigures] = {}
+    for account_id, (member, population) in snapshot.members().items():
+        traits = expected.get(account_id, classifier.no_traits)
+        figures.setdefault((population, traits.class_path), ClassFigures()).count(member.stage, member.revenue_minor)
+        segment = member.current_segment
+        places[f"worklist_{segment}", prospect_entry(traits, account_id) if segment == "prospect" else account_id] += 1
+    listed = Counter(
+        (name, entry)
+        for shard in snapshot.ranking_shards
+        for name, entries in shard.worklists.items()
+        for entry in entries
+    )
+    if listed != places:
+        yield Wrong("places", "all accounts", places - listed, listed - places)
+    stored = {
+        (population, path): of_class.numbers()
+        for shard in snapshot.ranking_shards
+        for population, classes in shard.classes.figures.items()
+        for path, of_class in classes.items()
+    }
+    wanted = {name: of_class.numbers() for name, of_class in figures.items()}
+    if stored != wanted:
+        yield Wrong("class_figures", "all classes", wanted, stored)

@@ -59,6 +59,7 @@ _POLICIES = [
         window_days=window_days,
         new_start_days=new_start_days,
         model=_MODEL,
+        icp=[{"attribute": "employees", "at_least": 100, "points": 60}],
         risk=_RISKS[band > 0],
     )
     for basis in ("revenue", "accounts")
@@ -189,7 +190,7 @@ class Schedule:
                 {place: bound.end for place, bound in bounds.items()},
                 {place: bound.first for place, bound in bounds.items()},
             )
-            reason = reason or self.world.strife()
+            reason = reason or self.world.strife() or ("not all are in their places yet" if now.unplaced else None)
             if reason is None:
                 break
             if self.loop.time() > until or self.loop.steps > STEPS_MAX:

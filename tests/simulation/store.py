@@ -16,6 +16,8 @@ from tests.simulation.network import Network, Troubles
 Value = dict[bytes, Any] | list[bytes]
 """A hash, a sorted set (member -> score) or a list."""
 
+HSCAN_FIELDS_MAX = 3
+
 _SCRIPTS = Path(state.__path__[0])
 
 
@@ -170,14 +172,43 @@ class SimulatedRedis:
         for item in await self.network.call(lambda: list(self._hash(key).items())):
             yield item
 
+    async def hscan(self, key: str, cursor: int, count: int) -> tuple[int, dict[bytes, bytes]]:
+        """HSCAN, of which the cursor is how many fields were read."""
+
+        def scan() -> tuple[int, dict[bytes, bytes]]:
+            fields, end = list(self._hash(key).items()), cursor + min(count, HSCAN_FIELDS_MAX)
+            return end if end < len(fields) else 0, dict(fields[cursor:end])
+
+        return await self.network.call(scan)
+
     async def zrange(
-        self, key: str, start: str, end: int, *, byscore: bool, offset: int, num: int, withscores: bool
-    ) -> list[tuple[bytes, float]]:
-        """ZRANGE -inf end BYSCORE LIMIT offset num WITHSCORES."""
-        assert (start, byscore, withscores) == ("-inf", True, True)
-        return await self.network.call(
-            lambda: [item for item in self._zrange(key) if item[1] <= end][offset : offset + num]
-        )
+        self,
+        key: str,
+        start: str | int | bytes,
+        end: int | bytes,
+        *,
+        desc: bool = False,
+        byscore: bool = False,
+        bylex: bool = False,
+        offset: int = 0,
+        num: int = 0,
+        withscores: bool = False,
+    ) -> list[Any]:
+        """ZRANGE, with -inf end BYSCORE LIMIT WITHSCORES, with start end REV, or with (end [start BYLEX REV LIMIT."""
+
+        def run() -> list[Any]:
+            if byscore:
+                assert (start, withscores, desc) == ("-inf", True, False) and isinstance(end, int)
+                return [item for item in self._zrange(key) if item[1] <= end][offset : offset + num]
+            assert desc and not withscores
+            entries = [entry for entry, _ in reversed(self._zrange(key))]
+            if bylex:
+                assert isinstance(start, bytes) and start[:1] == b"(" and isinstance(end, bytes) and end[:1] == b"["
+                return [entry for entry in entries if end[1:] <= entry < start[1:]][offset : offset + num]
+            assert isinstance(start, int) and isinstance(end, int)
+            return entries[start:] if end == -1 else entries[start : end + 1]
+
+        return await self.network.call(run)
 
     async def zcount(self, key: str, start: str, end: int) -> int:
         """ZCOUNT -inf end."""

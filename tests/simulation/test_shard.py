@@ -142,7 +142,7 @@ def test_state_that_went_back_between_two_reads_is_not_corrupt() -> None:
         await scene.begin()
         redis.held = redis.copy()
         commit = Commit({}, scene.shard._state())
-        commit.due["a"] = 1
+        commit.score("due", "a", 1)
         await scene.shard.commit(commit, [])
         await scene.offer_tick(0, 1)
         await asyncio.sleep(2 * CLAIM_BACK_SECONDS)
@@ -160,7 +160,7 @@ def test_an_account_that_is_due_and_has_no_document_is_corrupt() -> None:
     async def test(scene: Scene) -> None:
         await scene.begin()
         commit = Commit(scene.shard.progress, scene.shard._state())
-        commit.due["a"] = 1
+        commit.score("due", "a", 1)
         await scene.shard.commit(commit, [])
         await scene.offer_tick(0, 1)
         await asyncio.sleep(1)
@@ -340,6 +340,46 @@ def test_other_rules_of_risk_are_taken_over_and_what_they_change_is_told() -> No
         await run(scene, Policy.default())
         # 72 %: not watched by itself, but the band keeps who was
         assert sorted(told()[2:]) == [("a", 2, "watch", "policy_changed"), ("b", 2, "watch", "policy_changed")]
+
+    simulated(test)
+
+
+def test_a_fall_that_was_learnt_is_looked_at_on_its_day() -> None:
+    """The log told of it, the store forgot: the day on which the level may rise is another one with it."""
+    log = SimulatedLog(1, Random(0))
+    population = Population("all", basis=Basis.REVENUE, boundaries=(3_000, 8_000), band=0)
+
+    def ranked(name: str, revenue_minor: int) -> Standing:
+        return Standing(name, "established", revenue_minor, 1, 1_000, "purchase", None, None, 1_000, 1_000, 1)
+
+    population.apply([ranked("a", 100)], 0)
+    changes, _ = population.apply([ranked("b", 1_000)], 1_001 * MICROSECONDS_PER_DAY)
+    fall = [change for change in changes if change.account_id == "a"]
+
+    async def read_told(_: Mapping[str, int]) -> AsyncIterator[tuple[Topic, Record]]:
+        for record in log.places[Topic.SEGMENTS, 0].read(0, 1)[0]:
+            yield Topic.SEGMENTS, record
+
+    async def test(scene: Scene) -> None:
+        log.append(
+            (Topic.SEGMENTS, 0), ChangeWriter(Policy.default()).records(fall, "live", input_offset=1, recorded_at_us=0)
+        )
+        store = ShardStore(cast(Redis, scene.redis), "test", StageName.RANKING, 0)
+        await store.create()
+        await store.claim("another worker")
+        commit = Commit({}, {"members": 1, "told_days": {"0": 1_000}, "watched_day": 1_000})
+        member = Member("a", stage=Stage.ESTABLISHED, revenue_minor=100, tier=0, version=1, day=1_000)
+        member.segment, member.sequence = Segment.KEY, 1
+        member.risk = Risk(first_day=1_000, last_day=1_000, days_bought=1, due_day=1_050)
+        commit.set("documents", "a", encode_member(member, "all"))
+        await store.commit(commit)
+        publisher = SimulatedPublisher(log, Random(0), transactional_id="ranking")
+        shard = _ranking(scene.redis, publisher, read_told)
+        await shard.claim()
+        risk = shard.populations["all"].members["a"].risk
+        assert risk is not None and risk.evidence_days[-1] == 1_001
+        assert (risk.due_day, risk.queued_day) == (1_001, 1_001)
+        await shard.close()
 
     simulated(test)
 

@@ -16,6 +16,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
+from segmentation.segments import Segment
 from state.client import PackedConnection, PackedSSLConnection, connect
 from state.cluster import ClusterRedis, masters
 from state.founding import found, is_partly_lost
@@ -44,9 +45,10 @@ async def full(store: ShardStore) -> ShardStore:
 def full_commit(number: int) -> Commit:
     """Writes each key of the shard."""
     commit = Commit({"purchases": number}, {"number": number})
-    for name in ("documents", "history", "engagements", "profiles"):
+    for name in ("documents", "history", "engagements", "profiles", "traits", "figures"):
         commit.set(name, "acme", b"%d" % number)
-    commit.due["acme"] = number
+    for name in ("due", "owners", *(f"worklist_{segment}" for segment in Segment)):
+        commit.score(name, "acme", number)
     commit.outbox = [b"%d" % number]
     return commit
 

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from redis.asyncio import Redis
 
+from segmentation.segments import Segment
 from state.keys import ShardKeys, StageName
 from state.shard_store import OUTBOX_READ_MAX, Claim, Commit, NoSuchShard, Refused, ShardStore
 from tests.state.conftest import PREFIX
@@ -16,10 +17,12 @@ PROGRESS = {"purchases": 10, "ticks": 3}
 def full_commit(progress: dict[str, int], text: str = "x") -> Commit:
     """A commit with a write of every kind."""
     commit = Commit(progress, {"clock_us": 7, "text": text})
-    for name in ("documents", "history", "engagements", "profiles"):
+    for name in ("documents", "history", "engagements", "profiles", "traits", "figures"):
         commit.set(name, "a", text.encode())
         commit.delete(name, "b")
-    commit.due = {"a": 40, "b": None}
+    for name in ("due", "owners", *(f"worklist_{segment}" for segment in Segment)):
+        commit.score(name, "a", 40)
+        commit.score(name, "b", None)
     commit.outbox = [b"first " + text.encode(), b"second " + text.encode()]
     return commit
 
@@ -64,7 +67,7 @@ async def test_a_commit_writes_all_it_says(store: ShardStore) -> None:
     first = full_commit(PROGRESS)
     first.set("documents", "b", b"kept for now")
     first.deletes.clear()
-    first.due["b"] = 41
+    first.score("due", "b", 41)
     await store.commit(first)
     assert await store.load("documents", ["b", "a", "c"]) == [b"kept for now", b"x", None]
     second = full_commit({"purchases": 11}, "\N{SNOWMAN}\0\n")
@@ -198,7 +201,7 @@ async def test_a_commit_may_have_any_number_of_arguments(store: ShardStore) -> N
     for number, account in enumerate(accounts):
         commit.set("documents", account, str(number).encode())
         commit.set("history", account, b"to be deleted")
-        commit.due[account] = 1 + number % 7
+        commit.score("due", account, 1 + number % 7)
         commit.outbox.append(account.encode())
     await store.commit(commit)
     assert dict([item async for item in store.scan("documents")]) == {
@@ -211,7 +214,7 @@ async def test_a_commit_may_have_any_number_of_arguments(store: ShardStore) -> N
     commit = Commit(PROGRESS, {})
     for account in accounts:
         commit.delete("history", account)
-        commit.due[account] = None
+        commit.score("due", account, None)
     await store.commit(commit)
     assert [item async for item in store.scan("history")] == []
     assert await store.due(99, 20_000) == []
@@ -221,10 +224,10 @@ async def test_who_is_due_comes_in_order_and_in_bounded_numbers(store: ShardStor
     """By day and then by account; a later day replaces an earlier one, none removes it."""
     await store.claim("one")
     commit = Commit(PROGRESS, {})
-    commit.due = {"b": 2, "a": 2, "C": 2, "z": 1, "later": 60_000, "gone": 1, "moved": 1}
+    commit.scores["due"] = {"b": 2, "a": 2, "C": 2, "z": 1, "later": 60_000, "gone": 1, "moved": 1}
     await store.commit(commit)
     commit = Commit(PROGRESS, {})
-    commit.due = {"gone": None, "moved": 3, "never there": None}
+    commit.scores["due"] = {"gone": None, "moved": 3, "never there": None}
     await store.commit(commit)
     assert await store.due(0, 9) == []
     assert await store.due(2, 3) == [("z", 1), ("C", 2), ("a", 2)]
@@ -351,3 +354,48 @@ async def test_a_commit_touches_its_own_shard_alone(redis: Redis) -> None:
     assert set(now) - set(held) == {
         key.encode() for name, key in mine.keys._asdict().items() if name in ShardKeys._fields
     }
+
+
+async def test_a_sorted_set_is_read_a_page_at_a_time(store: ShardStore) -> None:
+    """The greatest scores first, of equal ones the last by name."""
+    await store.claim("one")
+    commit = Commit(PROGRESS, {})
+    for number in range(7):
+        commit.score("worklist_key", f"account-{number}", number // 2 * 2**52)
+    await store.commit(commit)
+    assert await store.best("worklist_key", 0, 3) == ["account-6", "account-5", "account-4"]
+    assert await store.best("worklist_key", 5, 3) == ["account-1", "account-0"]
+    assert await store.best("worklist_key", 7, 3) == []
+    assert await store.best("worklist_enterprise", 0, 3) == []
+    again = Commit(PROGRESS, {})
+    again.score("worklist_key", "account-0", 2**52 * 4)
+    again.score("worklist_key", "account-6", None)
+    await store.commit(again)
+    assert await store.best("worklist_key", 0, 2) == ["account-0", "account-5"]
+
+
+async def test_entries_of_one_beginning_are_read_by_their_names(store: ShardStore) -> None:
+    """The last first, and none that begins in another way, whatever letters it has."""
+    await store.claim("one")
+    commit = Commit(PROGRESS, {})
+    for entry in ("emea/005/a", "emea/100/b", "emea/100/ä", "emea\uffff", "emeä", "eme", "apac/001/c"):
+        commit.score("worklist_prospect", entry, 0)
+    await store.commit(commit)
+    assert await store.last("worklist_prospect", "emea/", 0, 2) == ["emea/100/ä", "emea/100/b"]
+    assert await store.last("worklist_prospect", "emea/", 2, 2) == ["emea/005/a"]
+    assert await store.last("worklist_prospect", "amer/", 0, 2) == []
+
+
+async def test_a_hash_is_read_a_part_at_a_time(store: ShardStore) -> None:
+    """Every field, though it takes several calls."""
+    await store.claim("one")
+    commit = Commit(PROGRESS, {})
+    wanted = {f"account-{number}": str(number).encode() for number in range(5_000)}
+    commit.sets["profiles"] = wanted
+    await store.commit(commit)
+    found, cursor, calls = dict[str, bytes](), 0, 0
+    while calls == 0 or cursor:
+        some, cursor = await store.scan_some("profiles", cursor)
+        found |= some
+        calls += 1
+    assert found == wanted and calls > 1

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from segmentation.account import Standing
 from segmentation.policy import Policy
 from streams.embedded import Embedded
-from streams.messages import Standings, Tick, decode_standings, decode_tick, encode_standings, encode_tick
+from streams.messages import Standings, Tick, decode_tick, decode_told, encode_standings, encode_tick
 from streams.oracle import verify
 from streams.partitions import partition_of
 from streams.topics import Topic
@@ -140,7 +140,7 @@ STANDINGS = Standings(
 
 
 @pytest.mark.parametrize(
-    ("encoded", "decode"), [(encode_tick(TICK), decode_tick), (encode_standings(STANDINGS), decode_standings)]
+    ("encoded", "decode"), [(encode_tick(TICK), decode_tick), (encode_standings(STANDINGS), decode_told)]
 )
 def test_what_the_stages_write_for_each_other(encoded: bytes, decode: Callable[[bytes | None], object]) -> None:
     """Spoiled: it is what it should be, or a ValueError, which is a dead letter."""
@@ -238,7 +238,7 @@ async def send_spoiled(installation: Installation, chance: random.Random) -> Non
     """Ticks and standings that are none: those that are would be the time, and true."""
     for topic, encoded, decode in (
         (Topic.TICKS, encode_tick(TICK), decode_tick),
-        (Topic.STANDINGS, encode_standings(STANDINGS), decode_standings),
+        (Topic.STANDINGS, encode_standings(STANDINGS), decode_told),
     ):
         sent = 0
         while sent < BAD_FOR_THE_STAGES:

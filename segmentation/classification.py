@@ -1,0 +1,171 @@
+"""Classes and fit: what an account's attributes say of it, by the policy's `[bands]`, `[classes]` and `[[icp]]`.
+
+They describe and route: whom an account is compared with, how well it fits the ideal customer profile, whose it is.
+They decide nothing about tiers. What other accounts are like is no input.
+"""
+
+import re
+from bisect import bisect_right
+from collections.abc import Mapping
+from decimal import Decimal
+from math import isfinite
+from typing import NamedTuple
+
+from segmentation.account import Profile
+from segmentation.events import AttributeValue
+from segmentation.policy import UNKNOWN, IcpRule, Policy, comparable, number_text
+
+CLASS_CHARACTERS_MAX = 64
+OWNER_CHARACTERS_MAX = 128
+FIT_MAX = 100
+SHARED_TRAITS_MAX = 100_000
+"""More different ones than any installation should have: a bound, in case an attribute is as good as random."""
+
+_ATTRIBUTES = "attributes."
+_PLAIN_NUMBER = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,18})?", re.ASCII)
+
+
+class Traits(NamedTuple):
+    """What an account's attributes say of it: they describe and route, and decide nothing about tiers."""
+
+    class_path: tuple[str, ...]
+    """One value for each attribute of `classes.by`, the coarsest first: text as it is compared, the name of its band
+    where the attribute has bands, `unknown` where it says nothing, or no number that is in a band."""
+    fit: int
+    """0 to 100: the points of the rules of the ideal customer profile that hold, together, cut to that."""
+    owner: str
+    """Whose the account is; empty where nobody's."""
+    region: str
+    """As a class is called; empty where there is none."""
+
+
+class Classifier:
+    """Makes traits of attributes, by one policy. Equal traits are one object: many accounts have the same."""
+
+    __slots__ = ("_bands", "_by", "_rules", "_shared", "no_traits")
+
+    def __init__(self, by: tuple[str, ...], bands: Mapping[str, Mapping[str, int]], icp: tuple[IcpRule, ...]) -> None:
+        self._by = by
+        self._bands = {name: (tuple(its.values()), tuple(its)) for name, its in bands.items() if name in by}
+        self._rules = tuple(map(_Rule.of, icp))
+        self._shared: dict[Traits, Traits] = {}
+        self.no_traits = self.traits({})
+        """Of an account without attributes."""
+
+    @classmethod
+    def of(cls, policy: Policy) -> "Classifier":
+        """From a policy. Keep it: what it shares is its own."""
+        return cls(policy.classes.by, policy.bands, policy.icp)
+
+    def traits(self, attributes: Mapping[str, AttributeValue]) -> Traits:
+        """The traits of an account with these attributes. O(attributes of a class + rules)."""
+        points = sum(rule.points for rule in self._rules if rule.holds(attributes))
+        traits = Traits(
+            tuple([self._class_of(attribute, attributes.get(attribute)) for attribute in self._by]),
+            max(0, min(FIT_MAX, points)),
+            _visible(attributes.get("owner"), OWNER_CHARACTERS_MAX),
+            _class_text(attributes.get("region")),
+        )
+        if len(self._shared) < SHARED_TRAITS_MAX:
+            return self._shared.setdefault(traits, traits)
+        return self._shared.get(traits, traits)
+
+    def fit_reasons(self, attributes: Mapping[str, AttributeValue]) -> list[tuple[str, int]]:
+        """("industry is software", 40) for each rule that holds, in the policy's order. O(rules)."""
+        held = [rule for rule in self._rules if rule.holds(attributes)]
+        return [(rule.reason(attributes[rule.attribute]), rule.points) for rule in held]
+
+    def _class_of(self, attribute: str, value: AttributeValue | None) -> str:
+        bands = self._bands.get(attribute)
+        if bands is None:
+            return _class_text(value) or UNKNOWN
+        number = None if value is None else number_of(value)
+        if number is None:
+            return UNKNOWN
+        begin_at, names = bands
+        # A number is in the last band that begins at it or below; below the first one it is in none.
+        place = bisect_right(begin_at, number)
+        return names[place - 1] if place else UNKNOWN
+
+
+class _Rule(NamedTuple):
+    """A rule of the ideal customer profile, made to be asked often."""
+
+    attribute: str
+    any_of: frozenset[str | int | Decimal] | None
+    at_least: int | Decimal | None
+    at_most: int | Decimal | None
+    points: int
+
+    @classmethod
+    def of(cls, rule: IcpRule) -> "_Rule":
+        """From the policy's."""
+        any_of = None if rule.any_of is None else frozenset(rule.any_of)
+        return cls(rule.attribute, any_of, rule.at_least, rule.at_most, rule.points)
+
+    def holds(self, attributes: Mapping[str, AttributeValue]) -> bool:
+        """Whether each condition does. Of an attribute that is missing none does. O(1)."""
+        value = attributes.get(self.attribute)
+        if value is None or (self.any_of is not None and _compared(value) not in self.any_of):
+            return False
+        if self.at_least is None and self.at_most is None:
+            return True
+        number = number_of(value)
+        return (
+            number is not None
+            and (self.at_least is None or number >= self.at_least)
+            and (self.at_most is None or number <= self.at_most)
+        )
+
+    def reason(self, value: AttributeValue) -> str:
+        """Why it holds, for people."""
+        said = f"{self.attribute} is {_class_text(value)}"
+        if self.at_least is not None and self.at_most is not None:
+            return f"{said} ({number_text(self.at_least)} to {number_text(self.at_most)})"
+        if self.at_least is not None:
+            return f"{said} (at least {number_text(self.at_least)})"
+        return said if self.at_most is None else f"{said} (at most {number_text(self.at_most)})"
+
+
+def attributes_of(profile: Profile) -> dict[str, AttributeValue]:
+    """The attributes that a profile states, by their names. O(fields)."""
+    return {
+        field.removeprefix(_ATTRIBUTES): value
+        for field, (value, _) in profile.fields.items()
+        if field.startswith(_ATTRIBUTES)
+    }
+
+
+def number_of(value: AttributeValue) -> int | Decimal | None:
+    """The number that a value is, or that its text is written as ("250"); exact, None for any other text. O(1)."""
+    if isinstance(value, int):
+        return value
+    if isinstance(value, float):
+        # The shortest decimal that means it, as in the policy: 0.1 is at least 0.1.
+        return Decimal(repr(value)) if isfinite(value) else None
+    text = value.strip()
+    return Decimal(text) if _PLAIN_NUMBER.fullmatch(text) else None
+
+
+def _compared(value: AttributeValue) -> str | int | Decimal | None:
+    """A value as `any_of` has it: texts and numbers are never equal."""
+    return comparable(value) if isinstance(value, str) else number_of(value)
+
+
+def _class_text(value: AttributeValue | None) -> str:
+    """A value as a class is called; empty where it says nothing. Equal numbers are one class: 5.0 is 5."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return _cut(comparable(_visible(value, CLASS_CHARACTERS_MAX)), CLASS_CHARACTERS_MAX)
+
+
+def _visible(value: AttributeValue | None, characters_max: int) -> str:
+    """A value as a line of text: blanks for what is blank, a replacement for what cannot be seen."""
+    text = "" if value is None else str(value).strip()
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return _cut(text, characters_max)
+
+
+def _cut(text: str, characters_max: int) -> str:
+    return text[:characters_max].rstrip()

@@ -1,0 +1,255 @@
+"""Whom to work on now: the head of the worklists, each account with its reasons and its next step."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
+from typing import NamedTuple
+
+from pydantic import BaseModel
+from redis.asyncio import Redis
+
+from segmentation.classification import Classifier, Traits, attributes_of
+from segmentation.events import MICROSECONDS_PER_DAY
+from segmentation.money import format_minor
+from segmentation.policy import Policy
+from segmentation.population import Member
+from segmentation.potential import Potential
+from segmentation.risk import score_of
+from segmentation.segments import TIERS, Segment
+from segmentation.worklist import SEPARATOR, Assessment, Assessor, account_of, class_name
+from state.documents import decode_member, decode_profile, decode_traits
+from state.founding import read_founding
+from state.keys import StageName
+from state.shard_store import ShardStore
+from streams.partitions import partition_of
+from streams.settings import Settings
+from streams.snapshot import NoInstallation
+from streams.worklists import Classes, read_classes
+
+PAGE = 200
+SPARE = 10
+"""More accounts than are asked for are assessed again: since they were put into their places, time has gone on."""
+
+
+class PotentialData(BaseModel):
+    """What an account may bring."""
+
+    horizon_days: int
+    expected_minor: int
+    low_minor: int
+    high_minor: int
+    """Of accounts like this one, 80 % bring something between these two; of prospects, if they buy at all."""
+    conversion: float | None
+    """Of a prospect: the share of its class that has bought."""
+    class_path: list[str] | None
+    """The class that it rests on; None: it rests on the account's own purchases."""
+    accounts: int
+    """So many established accounts it rests on."""
+
+
+class PriorityData(BaseModel):
+    """How much there is at stake, and what that is made of."""
+
+    score_minor: int
+    potential_minor: int
+    revenue_at_risk_minor: int
+    fit_minor: int
+    closeness_minor: int
+
+
+class TopAccount(BaseModel):
+    """Somebody to work on."""
+
+    account_id: str
+    population: str
+    segment: str
+    owner: str
+    region: str
+    rolling_revenue_minor: int
+    priority: PriorityData
+    potential: PotentialData | None
+    """None: no account is established yet, so nobody knows."""
+    reasons: list[str]
+    """In words, what counts most first."""
+    next_step: str
+    role: str
+
+
+class Top(BaseModel):
+    """The head of a list."""
+
+    as_of_us: int
+    accounts: list[TopAccount]
+    unplaced: int
+    """Accounts that something has happened to and that are not in their places yet."""
+
+
+class Wanted(NamedTuple):
+    """Of whom the list is to be; None: of all."""
+
+    segment: Segment | None = None
+    owner: str | None = None
+    population: str | None = None
+    region: str | None = None
+
+    def has(self, candidate: "Candidate") -> bool:
+        """Whether an account is meant."""
+        member, traits, population = candidate
+        return (
+            (self.segment is None or member.current_segment is self.segment)
+            and (self.owner is None or traits.owner == self.owner)
+            and (self.population is None or population == self.population)
+            and (self.region is None or traits.region == self.region.strip().casefold())
+        )
+
+
+class Candidate(NamedTuple):
+    """Somebody who may be on the list."""
+
+    member: Member
+    traits: Traits
+    population: str
+
+
+async def top(settings: Settings, policy: Policy, redis: Redis, count: int, wanted: Wanted) -> Top:
+    """The accounts that are wanted with the greatest priority, that one first.
+
+    O(classes + accounts that are looked at): without owner, population and region about twice as many as are asked
+    for; of an owner all of his; of a region or population, from the head of the lists down, as many as it takes.
+    Raises NoInstallation, RedisError.
+    """
+    founding = await read_founding(redis, settings.redis_prefix)
+    if founding is None:
+        raise NoInstallation(f"the store holds no installation under {settings.redis_prefix!r}")
+    assessor, found, clocks, unplaced = Assessor(policy), list[TopAccount](), [0], 0
+    for number in range(founding.partitions):
+        store = ShardStore(redis, settings.redis_prefix, StageName.RANKING, number)
+        claim = await store.peek()
+        if claim is None:
+            continue
+        clock_us = claim.state.get("clock_us", 0)
+        clocks.append(clock_us)
+        unplaced += claim.state.get("unplaced", 0)
+        classes = await read_classes(store)
+        candidates: dict[str, Candidate] = {}
+        for entries in _lists(store, classes, wanted):
+            matching = 0
+            async for candidate in _candidates(store, entries, Classifier.of(policy).no_traits):
+                if wanted.has(candidate):
+                    candidates[candidate.member.account_id] = candidate
+                    matching += 1
+                    if matching >= count + SPARE and wanted.owner is None:
+                        break
+        day = clock_us // MICROSECONDS_PER_DAY
+        for candidate in candidates.values():
+            found.append(_account(policy, assessor, candidate, classes.assess(assessor, *candidate, day)))
+    found.sort(key=lambda account: (-account.priority.score_minor, account.account_id))
+    accounts = found[:count]
+    for account in accounts:
+        await _explain_fit(settings, policy, redis, founding.partitions, account)
+    return Top(as_of_us=max(clocks), accounts=accounts, unplaced=unplaced)
+
+
+Pages = Callable[[int, int], Awaitable[list[str]]]
+"""Entries of one list, in order: from a place on, so many."""
+
+
+def _lists(store: ShardStore, classes: Classes, wanted: Wanted) -> Iterator[Pages]:
+    """The lists that hold the accounts that are wanted, and perhaps others."""
+    if wanted.owner is not None:
+        yield partial(store.last, "owners", f"{wanted.owner}{SEPARATOR}")
+        return
+    for segment in Segment if wanted.segment is None else (wanted.segment,):
+        if segment is not Segment.PROSPECT:
+            yield partial(store.best, f"worklist_{segment}")
+            continue
+        for path in classes.with_prospects():
+            yield partial(store.last, "worklist_prospect", f"{class_name(path)}{SEPARATOR}")
+
+
+async def _candidates(store: ShardStore, entries: Pages, no_traits: Traits) -> AsyncIterator[Candidate]:
+    first = 0
+    while page := await entries(first, PAGE):
+        first += len(page)
+        account_ids = [account_of(entry) for entry in page]
+        documents, traits = await store.load("documents", account_ids), await store.load("traits", account_ids)
+        for account_id, document, of_account in zip(account_ids, documents, traits, strict=True):
+            if document is not None:  # else its attributes are known and nothing else is yet
+                member, population = decode_member(account_id, document)
+                yield Candidate(member, no_traits if of_account is None else decode_traits(of_account), population)
+
+
+def potential_data(potential: Potential, horizon_days: int) -> PotentialData:
+    """As it is told."""
+    return PotentialData(
+        horizon_days=horizon_days,
+        expected_minor=potential.expected_minor,
+        low_minor=potential.low_minor,
+        high_minor=potential.high_minor,
+        conversion=None if potential.conversion is None else round(potential.conversion, 6),
+        class_path=None if potential.class_path is None else list(potential.class_path),
+        accounts=potential.accounts,
+    )
+
+
+def priority_data(assessment: Assessment) -> PriorityData:
+    """As it is told."""
+    priority = assessment.priority
+    return PriorityData(score_minor=priority.score_minor, **priority._asdict())
+
+
+def reasons(assessment: Assessment, policy: Policy, tier: int | None) -> list[str]:
+    """Why an account has its priority, in words, what counts most first; parts that count nothing are left out."""
+    parts, potential, said = assessment.priority, assessment.potential, list[tuple[int, str]]()
+    currency = policy.base_currency
+    if potential is not None and parts.potential_minor:
+        days = policy.potential.horizon_days
+        may = f"may bring {format_minor(potential.expected_minor, currency)} in {days} days"
+        said.append((parts.potential_minor, may + rests_on(potential)))
+    if parts.revenue_at_risk_minor and assessment.odds is not None:
+        at_risk = format_minor(assessment.revenue_at_risk_minor, currency)
+        chance = f"{score_of(assessment.odds):.0f} % that nothing is bought in {policy.risk.horizon_days} days"
+        said.append((parts.revenue_at_risk_minor, f"{at_risk} at risk: {chance}"))
+    if parts.closeness_minor and tier:
+        missing = format_minor(assessment.to_next_tier_minor or 0, currency)
+        said.append((parts.closeness_minor, f"{missing} short of {TIERS[tier - 1]}"))
+    return [text for _, text in sorted(said, key=lambda part: -part[0])]
+
+
+def rests_on(potential: Potential) -> str:
+    """On what an estimate rests, to follow it."""
+    if potential.class_path is None:
+        return ""
+    name = " / ".join(potential.class_path) or "all accounts"
+    conversion = "" if potential.conversion is None else f", of which {potential.conversion:.0%} have bought"
+    return f", as {potential.accounts:,} others do ({name}{conversion})"
+
+
+def _account(policy: Policy, assessor: Assessor, candidate: Candidate, assessment: Assessment) -> TopAccount:
+    member, traits, population = candidate
+    playbook = policy.segments.of(member.current_segment)
+    potential = assessment.potential
+    horizon_days = assessor.potential.horizon_days
+    return TopAccount(
+        account_id=member.account_id,
+        population=population,
+        segment=member.current_segment,
+        owner=traits.owner,
+        region=traits.region,
+        rolling_revenue_minor=member.revenue_minor,
+        priority=priority_data(assessment),
+        potential=None if potential is None else potential_data(potential, horizon_days),
+        reasons=reasons(assessment, policy, member.tier),
+        next_step=playbook.next_step,
+        role=playbook.role,
+    )
+
+
+async def _explain_fit(settings: Settings, policy: Policy, redis: Redis, partitions: int, account: TopAccount) -> None:
+    """Which of the rules of the ideal customer profile hold is not kept; the account's attributes are."""
+    if not account.priority.fit_minor:
+        return
+    number = partition_of(account.account_id.encode(), partitions)
+    store = ShardStore(redis, settings.redis_prefix, StageName.ACCOUNTS, number)
+    (profile,) = await store.load("profiles", [account.account_id])
+    found = Classifier.of(policy).fit_reasons(attributes_of(decode_profile(profile)))
+    account.reasons += [f"{text} ({points:+} points of fit)" for text, points in found]

@@ -1,0 +1,209 @@
+"""The worklists of a ranking shard's populations, kept up to date in the background: what is announced comes first.
+
+Nothing of it is kept in memory only: after a claim every account is counted, and then placed, again.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+
+from segmentation.classification import Classifier, Traits
+from segmentation.policy import Policy
+from segmentation.population import Member, Population
+from segmentation.potential import ClassEstimates, ClassFigures, ClassPath
+from segmentation.segments import TIERS
+from segmentation.worklist import (
+    SEPARATOR,
+    Assessment,
+    Assessor,
+    Placement,
+    Rises,
+    Worklist,
+    class_name,
+    class_path,
+    rises_of,
+)
+from state.documents import decode_traits, encode_traits
+from state.shard_store import Commit, ShardStore
+from streams.messages import json_bytes
+
+COUNTED_AT_ONCE = 2_000
+PLACED_AT_ONCE = 500
+DAYS_BETWEEN = 7
+"""An account to which nothing happens is assessed again after so many days: silence goes on, and cutoffs move."""
+
+
+def figures_field(population: str, path: ClassPath) -> str:
+    """The field of the hash `figures` with `ClassFigures.numbers` of a class."""
+    return SEPARATOR.join(("class", population, class_name(path)))
+
+
+def rises_field(population: str) -> str:
+    """The field of the hash `figures` that says where the tiers begin."""
+    return SEPARATOR.join(("rises", population))
+
+
+class Classes:
+    """What one ranking shard has stored: what its classes add up to, and where its tiers begin."""
+
+    def __init__(self, figures: Mapping[str, Mapping[ClassPath, ClassFigures]], rises: Mapping[str, Rises]) -> None:
+        self.figures = figures
+        """Population -> the finest classes -> their figures."""
+        self.rises = rises
+        """By population."""
+        self._estimates: dict[str, ClassEstimates] = {}
+
+    def estimates(self, population: str) -> ClassEstimates:
+        """O(classes), the first time."""
+        if population not in self._estimates:
+            self._estimates[population] = ClassEstimates(self.figures.get(population, {}))
+        return self._estimates[population]
+
+    def assess(self, assessor: Assessor, member: Member, traits: Traits, population: str, day: int) -> Assessment:
+        """An account, as of a day."""
+        rises = self.rises.get(population, (None,) * len(TIERS))
+        return assessor.assess(member, traits, day, self.estimates(population), rises)
+
+    def with_prospects(self) -> list[ClassPath]:
+        """The classes that have prospects, in order."""
+        classes = (found for figures in self.figures.values() for found in figures.items())
+        return sorted({path for path, figures in classes if figures.prospects})
+
+
+async def read_classes(store: ShardStore) -> Classes:
+    """What a ranking shard has stored. One round trip, O(classes)."""
+    figures: dict[str, dict[ClassPath, ClassFigures]] = {}
+    rises: dict[str, Rises] = {}
+    async for field, document in store.scan("figures"):
+        kind, population, *rest = field.split(SEPARATOR)
+        numbers = json.loads(document)  # not orjson, to which a sum of squares is a float
+        if kind == "rises":
+            rises[population] = tuple(numbers)
+        else:
+            figures.setdefault(population, {})[class_path(rest[0])] = ClassFigures(*numbers)
+    return Classes(figures, rises)
+
+
+class Worklists:
+    """Of all populations of one shard."""
+
+    def __init__(
+        self, store: ShardStore, policy: Policy, populations: Mapping[str, Population], stored_fields: Iterable[str]
+    ) -> None:
+        """populations: as they are and will be; their accounts are to be counted and placed.
+
+        stored_fields: of the hash `figures`. Some may be of classes that have no account any more.
+        """
+        self._store, self._populations = store, populations
+        self._assessor, self._no_traits = Assessor(policy), Classifier.of(policy).no_traits
+        self._lists: dict[str, Worklist] = {}
+        self._uncounted = [
+            (member, population) for population in populations.values() for member in population.members.values()
+        ]
+        """Until all are counted, nobody is placed: what a class is worth would rest on a part of it."""
+        self._stored_fields = set(stored_fields)
+        self._rises: dict[str, Rises] = {}
+        """As stored."""
+        self._touched: dict[Member, Population] = {}
+        self._to_place: list[tuple[Member, Population]] = []
+        """Who was touched before those that are touched now."""
+        self._swept_day = 0
+
+    @property
+    def waiting(self) -> int:
+        """Accounts that are to be placed; of some more than once."""
+        return len(self._uncounted) + len(self._touched) + len(self._to_place)
+
+    def touch(self, population: Population, members: Iterable[Member]) -> None:
+        """Something happened to these accounts. O(members)."""
+        self._touched.update(dict.fromkeys(members, population))
+
+    def sweep(self, day: int) -> None:
+        """A day has begun: a part of all accounts is looked at again. O(n), 0.1 us for each account."""
+        if day <= self._swept_day:
+            return
+        self._swept_day = day
+        for population in self._populations.values():
+            self.touch(population, list(population.members.values())[day % DAYS_BETWEEN :: DAYS_BETWEEN])
+
+    async def describe(self, population: Population, described: Iterable[tuple[str, Traits]], commit: Commit) -> None:
+        """Take what attributes say of accounts, and put it into the commit."""
+        news = dict(described)
+        worklist = await self._know(population, news)
+        for account_id, traits in news.items():
+            _put(worklist.describe(account_id, traits), commit)
+            commit.set("traits", account_id, encode_traits(traits))
+            if account_id in population.members:
+                self.touch(population, (population.members[account_id],))
+
+    async def bring(self, day: int, commit: Commit) -> bool:
+        """Count one chunk of the accounts, or place one, as of a day, and put that into the commit.
+
+        Returns whether there is anything in it to carry out.
+        """
+        if self._uncounted:
+            counted = _taken_off(self._uncounted, COUNTED_AT_ONCE)
+            await self._count(counted)
+            self._touched.update(counted)
+            return False
+        if not self._to_place:
+            self._to_place, self._touched = [*self._touched.items()], {}
+        placed = _taken_off(self._to_place, PLACED_AT_ONCE)
+        await self._count(placed)
+        rises = {name: rises_of(population) for name, population in self._populations.items()}
+        for member, population in placed:
+            if member.version:  # else nothing but what was told is known of it
+                _put(self._lists[population.name].place(member, day, rises[population.name]), commit)
+        self._store_figures(rises, commit)
+        return True
+
+    async def _count(self, members: Iterable[tuple[Member, Population]]) -> None:
+        of_population: dict[Population, list[Member]] = {}
+        for member, population in members:
+            of_population.setdefault(population, []).append(member)
+        for population, its in of_population.items():
+            worklist = await self._know(population, [member.account_id for member in its])
+            for member in its:
+                if member.version:
+                    worklist.count(member)
+
+    async def _know(self, population: Population, account_ids: Iterable[str]) -> Worklist:
+        """The population's worklist, with the stored traits of these accounts."""
+        worklist = self._lists.get(population.name)
+        if worklist is None:
+            worklist = self._lists[population.name] = Worklist(population, self._assessor)
+        unknown = [account_id for account_id in account_ids if not worklist.knows(account_id)]
+        for account_id, document in zip(unknown, await self._store.load("traits", unknown), strict=True):
+            worklist.know(account_id, self._no_traits if document is None else decode_traits(document))
+        return worklist
+
+    def _store_figures(self, rises: Mapping[str, Rises], commit: Commit) -> None:
+        """What the classes add up to, and where the tiers begin, as far as that is other than what is stored."""
+        for name, worklist in self._lists.items():
+            for path in worklist.changed:
+                figures, field = worklist.figures.get(path), figures_field(name, path)
+                if figures is None:
+                    commit.delete("figures", field)
+                else:
+                    commit.set("figures", field, json_bytes(figures.numbers()))
+                    self._stored_fields.discard(field)
+            worklist.changed.clear()
+        for name, of_tiers in rises.items():
+            if self._rises.get(name) != of_tiers:
+                commit.set("figures", rises_field(name), json_bytes(of_tiers))
+            self._stored_fields.discard(rises_field(name))
+        self._rises = dict(rises)
+        for field in self._stored_fields:
+            commit.delete("figures", field)
+        self._stored_fields.clear()
+
+
+def _taken_off(members: list[tuple[Member, Population]], count: int) -> list[tuple[Member, Population]]:
+    """The last so many, which are not in the list any more. O(count)."""
+    taken = members[-count:]
+    del members[-count:]
+    return taken
+
+
+def _put(placements: Iterable[Placement], commit: Commit) -> None:
+    for name, entry, score in placements:
+        commit.score(name, entry, score)
