@@ -45,7 +45,7 @@ class Potential(NamedTuple):
     """0 or more."""
     low_minor: int
     high_minor: int
-    """COVERED_SHARE of accounts like this one bring something between these; of a prospect, if it buys at all."""
+    """COVERED_SHARE of accounts like this one, or more, bring something between these; of a prospect, if it buys."""
     conversion: float | None
     """The share of accounts of its class that have bought; None: it has bought itself."""
     class_path: ClassPath | None
@@ -92,7 +92,9 @@ class PotentialRules(NamedTuple):
         """Of an account whose own purchases say it. Complexity: `expected_purchases`."""
         history, horizon = buyer.history, self.horizon_days
         revenue_minor = max(0, buyer.revenue_minor)
-        days = max(horizon, min(self.window_days, history.age_days + 1))
+        days = self.window_days
+        if history.age_days < days:
+            days = max(horizon, history.age_days + 1)  # what a young account brought is not taken for more
         # the first purchase brought something, too, but nobody knows of it that it is ever repeated
         is_first_in_window = history.age_days < self.window_days
         repeats = buyer.bought_in_window - is_first_in_window
@@ -311,7 +313,7 @@ def _bounds(expected_minor: int, none_share: float, spread: float) -> tuple[int,
     spread: the squared coefficient of variation of the rest.
     """
     if not expected_minor or none_share >= 1 - _OUTSIDE:
-        return 0, 0
+        return 0, expected_minor
     mean = expected_minor / (1 - none_share)
 
     def quantile(share: float) -> int:
@@ -322,4 +324,5 @@ def _bounds(expected_minor: int, none_share: float, spread: float) -> tuple[int,
         cube_root = 1 - spread / 9 + NormalDist().inv_cdf(within) * sqrt(spread) / 3
         return round(mean * max(0.0, cube_root) ** 3)
 
-    return quantile(_OUTSIDE), quantile(1 - _OUTSIDE)
+    # Of few that bring much the expectation lies above what 90 % bring: bounds that leave it out would look wrong.
+    return min(expected_minor, quantile(_OUTSIDE)), max(expected_minor, quantile(1 - _OUTSIDE))

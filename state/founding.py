@@ -16,15 +16,18 @@ from state.shard_store import SCHEMA_VERSION, ShardStore
 
 
 class Founding(NamedTuple):
-    """What must not change under the state; but for risk and strategies, which may be other ones at each start."""
+    """What must not change under the state; and the rules that decide no segment, which may change at each start."""
 
     schema_version: int
     policy: str
     """The canonical policy."""
     policy_hash: str
     partitions: int
-    strategies: str | None = None
-    """`Policy.canonical_rest`, risk included, of the worker that began last with a new one; None: none has yet."""
+    rest: str | None = None
+    """`Policy.canonical_rest` of the worker that began last with another one; None: none has yet."""
+    risk_hash: str | None = None
+    classification_hash: str | None = None
+    """Of the same policy: shards that still have others are on their way to these."""
 
 
 async def read_founding(redis: Redis, prefix: str) -> Founding | None:
@@ -94,9 +97,10 @@ async def found(
     return _founding(found)
 
 
-async def note_strategies(redis: Redis, prefix: str, strategies: str) -> None:
-    """Say by which risk rules and strategies changes are announced from now on (`Policy.canonical_rest`)."""
-    await redis.hset(founding_key(prefix), "strategies", strategies)
+async def note_rest(redis: Redis, prefix: str, rest: str, risk_hash: str, classification_hash: str) -> None:
+    """Say by which of the rules that decide no segment the shards work from now on: see `Founding`."""
+    fields = {"rest": rest, "risk_hash": risk_hash, "classification_hash": classification_hash}
+    await redis.hset(founding_key(prefix), mapping=fields)  # type: ignore[arg-type]
 
 
 def _founding(found: Mapping[Any, Any]) -> Founding:
@@ -106,5 +110,7 @@ def _founding(found: Mapping[Any, Any]) -> Founding:
         text["policy"],
         text["policy_hash"],
         int(text["partitions"]),
-        text.get("strategies"),
+        text.get("rest"),
+        text.get("risk_hash"),
+        text.get("classification_hash"),
     )

@@ -402,14 +402,13 @@ class AccountShard(Shard):
 
     async def due(self) -> bool:
         """Bring one chunk of the accounts that are due to the clock's day."""
-        if self.classification_hash != self.policy.classification_hash:
-            await self._describe_again()
-            return True
-        if self.day == NO_DAY:
-            return False
-        due = await self.store.due(self.day, self.due_chunk_accounts)
+        due = await self.store.due(self.day, self.due_chunk_accounts) if self.day != NO_DAY else []
         if not due:
-            await self._end_day()
+            if self.classification_hash != self.policy.classification_hash:
+                await self._describe_again()
+                return True
+            if self.day != NO_DAY:
+                await self._end_day()
             return False
         accounts = await self._load([account_id for account_id, _ in due], create=False)
         await self._load_blocks(accounts, {})

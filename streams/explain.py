@@ -243,9 +243,9 @@ async def _worth(policy: Policy, store: ShardStore, member: Member, day: int) ->
     described = Classifier.of(policy).no_traits if traits is None else decode_traits(traits)
     assessor, classes = Assessor(policy), await read_classes(store)
     assessment = classes.assess(assessor, member, described, POPULATION, day)
-    potential, horizon_days = assessment.potential, assessor.potential.horizon_days
+    potential = assessment.potential
     return Worth(
-        potential=None if potential is None else potential_data(potential, horizon_days),
+        potential=None if potential is None else potential_data(potential, assessor.potential),
         priority=priority_data(assessment),
         reasons=priority_reasons(assessment, policy, member.tier),
     )

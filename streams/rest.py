@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from segmentation.account import NEVER
 from segmentation.events import MICROSECONDS_PER_DAY
 from state.cluster import ClusterRedis
-from state.founding import read_founding
+from state.founding import Founding, read_founding
 from state.keys import StageName, shard_keys
 from streams.log import LogReader
 from streams.messages import Reached
@@ -93,6 +93,16 @@ class ShardsNow(NamedTuple):
                 reached = shard.progress.get(topic, firsts.get((topic, number), 0))
                 if reached < end:
                     return f"account shard {number} has applied {topic} up to {reached} of {end}"
+        return None
+
+    def unjudged(self, founding: Founding) -> str | None:
+        """A shard that works by other rules than a worker began with last, in words; None: there is none."""
+        for number, shard in enumerate(self.accounts):
+            if shard.state.get("classification_hash", founding.classification_hash) != founding.classification_hash:
+                return f"account shard {number} has not told what attributes say by the present policy"
+        for number, shard in enumerate(self.ranking):
+            if shard.state.get("risk_hash", founding.risk_hash) != founding.risk_hash:
+                return f"ranking shard {number} has not judged all risks by the present policy"
         return None
 
     def unrest(self, ends: Ends, firsts: Ends) -> str | None:
@@ -212,7 +222,7 @@ async def unrest(redis: Redis, reader: LogReader, settings: Settings, *, until_p
     firsts = {key: bound.first for key, bound in bounds.items()}
     now = await look(redis, settings.redis_prefix, founding.partitions)
     unplaced = f"{now.unplaced} accounts are not in their places yet" if until_placed and now.unplaced else None
-    return now.unrest(ends, firsts) or await _invisible(reader, now) or unplaced
+    return now.unrest(ends, firsts) or now.unjudged(founding) or await _invisible(reader, now) or unplaced
 
 
 async def _invisible(reader: LogReader, now: ShardsNow) -> str | None:

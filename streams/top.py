@@ -9,10 +9,10 @@ from redis.asyncio import Redis
 
 from segmentation.classification import Classifier, Traits, attributes_of
 from segmentation.events import MICROSECONDS_PER_DAY
-from segmentation.money import format_minor
+from segmentation.money import format_amount, format_minor
 from segmentation.policy import Policy
 from segmentation.population import Member
-from segmentation.potential import Potential
+from segmentation.potential import Potential, PotentialRules
 from segmentation.risk import score_of
 from segmentation.segments import TIERS, Segment
 from segmentation.worklist import SEPARATOR, Assessment, Assessor, account_of, class_name
@@ -44,6 +44,8 @@ class PotentialData(BaseModel):
     """The class that it rests on; None: it rests on the account's own purchases."""
     accounts: int
     """So many established accounts it rests on."""
+    is_calibrated: bool
+    """Whether the policy has a model of this installation's accounts; else others' are taken for them."""
 
 
 class PriorityData(BaseModel):
@@ -113,14 +115,15 @@ class Candidate(NamedTuple):
 async def top(settings: Settings, policy: Policy, redis: Redis, count: int, wanted: Wanted) -> Top:
     """The accounts that are wanted with the greatest priority, that one first.
 
-    O(classes + accounts that are looked at): without owner, population and region about twice as many as are asked
-    for; of an owner all of his; of a region or population, from the head of the lists down, as many as it takes.
+    O(classes + accounts that are looked at): as many as are asked for, and SPARE, of each segment, and of each class
+    with prospects; of an owner all of his; of a region or population as many as it takes, from the head of each list.
     Raises NoInstallation, RedisError.
     """
     founding = await read_founding(redis, settings.redis_prefix)
     if founding is None:
         raise NoInstallation(f"the store holds no installation under {settings.redis_prefix!r}")
-    assessor, found, clocks, unplaced = Assessor(policy), list[TopAccount](), [0], 0
+    assessor, no_traits = Assessor(policy), Classifier.of(policy).no_traits
+    found, clocks, unplaced = list[TopAccount](), [0], 0
     for number in range(founding.partitions):
         store = ShardStore(redis, settings.redis_prefix, StageName.RANKING, number)
         claim = await store.peek()
@@ -133,7 +136,7 @@ async def top(settings: Settings, policy: Policy, redis: Redis, count: int, want
         candidates: dict[str, Candidate] = {}
         for entries in _lists(store, classes, wanted):
             matching = 0
-            async for candidate in _candidates(store, entries, Classifier.of(policy).no_traits):
+            async for candidate in _candidates(store, entries, no_traits, min(PAGE, count + SPARE)):
                 if wanted.has(candidate):
                     candidates[candidate.member.account_id] = candidate
                     matching += 1
@@ -142,7 +145,8 @@ async def top(settings: Settings, policy: Policy, redis: Redis, count: int, want
         day = clock_us // MICROSECONDS_PER_DAY
         for candidate in candidates.values():
             found.append(_account(policy, assessor, candidate, classes.assess(assessor, *candidate, day)))
-    found.sort(key=lambda account: (-account.priority.score_minor, account.account_id))
+    # of equal ones the last by name first, as the lists have them: a longer page begins with the shorter one
+    found.sort(key=lambda account: (account.priority.score_minor, account.account_id), reverse=True)
     accounts = found[:count]
     for account in accounts:
         await _explain_fit(settings, policy, redis, founding.partitions, account)
@@ -166,9 +170,9 @@ def _lists(store: ShardStore, classes: Classes, wanted: Wanted) -> Iterator[Page
             yield partial(store.last, "worklist_prospect", f"{class_name(path)}{SEPARATOR}")
 
 
-async def _candidates(store: ShardStore, entries: Pages, no_traits: Traits) -> AsyncIterator[Candidate]:
+async def _candidates(store: ShardStore, entries: Pages, no_traits: Traits, page_size: int) -> AsyncIterator[Candidate]:
     first = 0
-    while page := await entries(first, PAGE):
+    while page := await entries(first, page_size):
         first += len(page)
         account_ids = [account_of(entry) for entry in page]
         documents, traits = await store.load("documents", account_ids), await store.load("traits", account_ids)
@@ -178,16 +182,17 @@ async def _candidates(store: ShardStore, entries: Pages, no_traits: Traits) -> A
                 yield Candidate(member, no_traits if of_account is None else decode_traits(of_account), population)
 
 
-def potential_data(potential: Potential, horizon_days: int) -> PotentialData:
+def potential_data(potential: Potential, rules: PotentialRules) -> PotentialData:
     """As it is told."""
     return PotentialData(
-        horizon_days=horizon_days,
+        horizon_days=rules.horizon_days,
         expected_minor=potential.expected_minor,
         low_minor=potential.low_minor,
         high_minor=potential.high_minor,
         conversion=None if potential.conversion is None else round(potential.conversion, 6),
         class_path=None if potential.class_path is None else list(potential.class_path),
         accounts=potential.accounts,
+        is_calibrated=rules.spend is not None,
     )
 
 
@@ -203,7 +208,9 @@ def reasons(assessment: Assessment, policy: Policy, tier: int | None) -> list[st
     currency = policy.base_currency
     if potential is not None and parts.potential_minor:
         days = policy.potential.horizon_days
-        may = f"may bring {format_minor(potential.expected_minor, currency)} in {days} days"
+        low, high = format_amount(potential.low_minor, currency), format_amount(potential.high_minor, currency)
+        bounds = f"(80 %: {low} to {high}{'' if policy.model else ', uncalibrated'})"
+        may = f"may bring {format_minor(potential.expected_minor, currency)} in {days} days {bounds}"
         said.append((parts.potential_minor, may + rests_on(potential)))
     if parts.revenue_at_risk_minor and assessment.odds is not None:
         at_risk = format_minor(assessment.revenue_at_risk_minor, currency)
@@ -220,7 +227,7 @@ def rests_on(potential: Potential) -> str:
     if potential.class_path is None:
         return ""
     name = " / ".join(potential.class_path) or "all accounts"
-    conversion = "" if potential.conversion is None else f", of which {potential.conversion:.0%} have bought"
+    conversion = "" if potential.conversion is None else f"; about {potential.conversion:.0%} of prospects buy"
     return f", as {potential.accounts:,} others do ({name}{conversion})"
 
 
@@ -228,7 +235,6 @@ def _account(policy: Policy, assessor: Assessor, candidate: Candidate, assessmen
     member, traits, population = candidate
     playbook = policy.segments.of(member.current_segment)
     potential = assessment.potential
-    horizon_days = assessor.potential.horizon_days
     return TopAccount(
         account_id=member.account_id,
         population=population,
@@ -237,7 +243,7 @@ def _account(policy: Policy, assessor: Assessor, candidate: Candidate, assessmen
         region=traits.region,
         rolling_revenue_minor=member.revenue_minor,
         priority=priority_data(assessment),
-        potential=None if potential is None else potential_data(potential, horizon_days),
+        potential=None if potential is None else potential_data(potential, assessor.potential),
         reasons=reasons(assessment, policy, member.tier),
         next_step=playbook.next_step,
         role=playbook.role,

@@ -155,7 +155,7 @@ class Worker:
                 self.redis, prefix, policy.canonical(), policy.hash, self.partitions, beginnings
             )
         self._check(known)
-        await self._take_strategies(known)
+        await self._take_rest(known)
 
     def _check(self, known: founding.Founding) -> None:
         if known.schema_version != SCHEMA_VERSION:
@@ -175,17 +175,18 @@ class Worker:
                 f"  {differences}\nStart with the policy of the state, or use a new store and topics."
             )
 
-    async def _take_strategies(self, known: founding.Founding) -> None:
-        """No account's segment depends on them: so they are not refused, but nobody is to be surprised by them."""
-        strategies = self.policy.canonical_rest()
-        if known.strategies == strategies:
+    async def _take_rest(self, known: founding.Founding) -> None:
+        """No account's segment depends on it: so it is not refused, but nobody is to be surprised by it."""
+        policy, rest = self.policy, self.policy.canonical_rest()
+        if known.rest == rest:
             return
-        if known.strategies is not None:
+        if known.rest is not None:
             log.warning(
-                "risk and strategies are other ones from now on (before -> this policy):\n  %s",
-                "\n  ".join(self.policy.rest_differences(known.strategies)),
+                "rules that decide no segment are other ones from now on (before -> this policy):\n  %s",
+                "\n  ".join(policy.rest_differences(known.rest)),
             )
-        await founding.note_strategies(self.redis, self.settings.redis_prefix, strategies)
+        prefix = self.settings.redis_prefix
+        await founding.note_rest(self.redis, prefix, rest, policy.risk_hash, policy.classification_hash)
 
     async def _was_anything_told(self) -> bool:
         bounds = await self.reader.bounds([*told_places({}, self.reader.partition_count)])

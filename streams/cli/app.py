@@ -413,7 +413,7 @@ def top_command(
 ) -> None:
     """Say whom to work on now: the accounts with most money at stake, each with its reasons and its next step.
 
-    What may be earned, what may be lost, who fits, and who is close to the next tier, each as the policy's [priority]
+    What may be earned, what may be lost, who fits, and who is close to the next tier, each as the policy's \\[priority]
     counts it. Everybody's list comes from the same rules. The formula and an example are in docs/priority.md.
     """
     from streams.cli.running import run

@@ -20,11 +20,14 @@ from streams.cli.failures import CHECK_FAILED, CommandFailed
 from streams.cli.local import Local, local_installation
 from streams.cli.replay import progress_display, replay_lines
 from streams.cli.running import Connections, connected, partition_count
+from streams.cli.top import show_top
 from streams.cli.verify import show_findings
 from streams.cli.watch import change_line, risk_line
 from streams.explain import explain
 from streams.oracle import verify
 from streams.replay import Progress
+from streams.rest import wait_at_rest
+from streams.top import Wanted, top
 from streams.topics import Topic
 
 BEGIN = datetime(1998, 1, 1, tzinfo=UTC)
@@ -32,6 +35,8 @@ BEGIN = datetime(1998, 1, 1, tzinfo=UTC)
 
 SAMPLES_A_MONTH = 3
 POLL_SECONDS = 0.25
+TOP_SHOWN = 5
+PLACED_SECONDS = 30.0
 
 TIERS = (Segment.KEY, Segment.ENTERPRISE, Segment.COMMERCIAL)
 
@@ -52,6 +57,7 @@ async def run_demo() -> None:
         story.show_matrix()
         await _show_capacity(local, connections)
         await _show_risk(connections)
+        await _show_top(local, connections)
         await _explain_displaced(local, connections, story)
         await _prove(local, connections)
     out.print(f"\nAll of it took {time.monotonic() - started:.0f} s, and nothing is left behind.")
@@ -201,6 +207,13 @@ async def _show_risk(connections: Connections) -> None:
         raised = f"{counts['watch']:,} to watch, {counts['high']:,} to high, {counts['low']:,} back to low"
         out.print(f"\nchurn risk changed meanwhile: {raised}. The one with the most at stake:")
         out.print(Text("  ").append_text(risk_line(most)))
+
+
+async def _show_top(local: Local, connections: Connections) -> None:
+    settings, policy = local.settings, local.policy
+    await wait_at_rest(*connections, settings, timeout_seconds=PLACED_SECONDS, until_placed=True)
+    out.print("\nwhom to work on now, by the money at stake (`resegment top`):")
+    show_top(await top(settings, policy, connections.redis, TOP_SHOWN, Wanted()), policy)
 
 
 async def _explain_displaced(local: Local, connections: Connections, story: _Story) -> None:

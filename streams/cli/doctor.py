@@ -200,14 +200,14 @@ async def _state(redis: Redis, settings: Settings, policy: Policy | None) -> lis
                 "bought for a while: `resegment fit --from-log`",
             )
         )
-    theirs = founding.strategies
+    theirs = founding.rest
     if policy is not None and theirs is not None and theirs != policy.canonical_rest():
         differences = "; ".join(policy.rest_differences(theirs))
         found.append(
             Found(
                 "state",
                 "warning",
-                f"workers go by other risks or strategies (theirs -> this policy): {differences}",
+                f"workers go by other rules where these decide no segment (theirs -> this policy): {differences}",
             )
         )
     return found

@@ -67,11 +67,14 @@ def potential_facts(potential: PotentialData, currency: str) -> list[tuple[str, 
     low, high = (format_minor(amount, currency) for amount in (potential.low_minor, potential.high_minor))
     expected = format_minor(potential.expected_minor, currency)
     if_it_buys = "if it buys at all, " if potential.conversion is not None else ""
-    facts = [("potential", f"{expected} in {potential.horizon_days} days; {if_it_buys}80 % bring {low} to {high}")]
+    whose = "" if potential.is_calibrated else ", uncalibrated: see `resegment fit`"
+    facts = [
+        ("potential", f"{expected} in {potential.horizon_days} days; {if_it_buys}80 % bring {low} to {high}{whose}")
+    ]
     if potential.class_path is not None:
         name = " / ".join(potential.class_path) or "all accounts"
         rests = f"{potential.accounts:,} established accounts like it ({escape(name)})"
         if potential.conversion is not None:
-            rests += f", of whose class {potential.conversion:.1%} have bought"
+            rests += f"; about {potential.conversion:.0%} of prospects of its class buy"
         facts.append(("rests on", rests))
     return facts

@@ -59,7 +59,7 @@ async def verify(
     if snapshot.founding.policy_hash != policy.hash:
         differences = "; ".join(policy.differences(snapshot.founding.policy))
         raise CannotVerify(f"the state was made with another policy (state -> this one): {differences}")
-    if others := policy.risk_differences(snapshot.founding.strategies or policy.canonical_rest()):
+    if others := policy.risk_differences(snapshot.founding.rest or policy.canonical_rest()):
         raise CannotVerify(f"the workers tell risk by another policy (theirs -> this one): {'; '.join(others)}")
     with tempfile.TemporaryDirectory(prefix="resegment-verify-", ignore_cleanup_errors=True) as directory:
         database = await asyncio.to_thread(Database, Path(directory))

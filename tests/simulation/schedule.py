@@ -16,7 +16,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from segmentation.policy import Policy
 from state import shard_store
 from state.keys import StageName, shard_keys
-from streams import ranking
+from streams import ranking, worklists
 from streams import settings as real_settings
 from streams.log import LogReader
 from streams.messages import Tick
@@ -116,6 +116,8 @@ class Schedule:
         shard_store.OUTBOX_READ_MAX = chance.choice([1, 3, 500])
         ranking.STANDINGS_AT_ONCE = chance.choice([1, 3, 500])
         ranking.CHANGES_AT_ONCE = chance.choice([1, 2, 500])
+        worklists.COUNTED_AT_ONCE = chance.choice([1, 3, 500])
+        worklists.PLACED_AT_ONCE = chance.choice([1, 3, 500])
         self.load = Load(chance, self.policy, self.log, chance.randint(4, 12))
         self.world = World(self.loop, chance, settings, self.log, self.redis, self.note)
         self.faults = Faults(self.world)

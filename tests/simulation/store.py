@@ -163,9 +163,9 @@ class SimulatedRedis:
         """HGETALL."""
         return await self.network.call(lambda: dict(self._hash(key)))
 
-    async def hset(self, key: str, field: str, value: bytes) -> None:
-        """HSET of one field."""
-        await self.network.call(self._write, "HSET", key, [field, value])
+    async def hset(self, key: str, mapping: Mapping[str, str]) -> None:
+        """HSET."""
+        await self.network.call(self._write, "HSET", key, [part for pair in mapping.items() for part in pair])
 
     async def hscan_iter(self, key: str, count: int = 0) -> AsyncIterator[tuple[bytes, bytes]]:
         """HSCAN, in one round trip."""

@@ -4,7 +4,7 @@ import asyncio
 
 from redis.asyncio import Redis
 
-from state.founding import Beginning, Founding, agreed_beginning, found, note_strategies, read_founding
+from state.founding import Beginning, Founding, agreed_beginning, found, note_rest, read_founding
 from state.keys import StageName
 from state.shard_store import SCHEMA_VERSION, Claim, Commit, ShardStore
 from tests.state.conftest import PREFIX
@@ -50,14 +50,15 @@ async def test_founding_again_changes_nothing(redis: Redis) -> None:
     assert await keyspace(redis) == held
 
 
-async def test_strategies_are_noted_and_nothing_else_changes(redis: Redis) -> None:
+async def test_the_rest_of_the_rules_is_noted_and_nothing_else_changes(redis: Redis) -> None:
     """Nobody's are known at first; then the newest ones are, whoever founds again."""
     founding = await found(redis, PREFIX, "policy", "1", 2)
-    assert founding.strategies is None
-    for strategies in ("one", "\N{SNOWMAN}"):
-        await note_strategies(redis, PREFIX, strategies)
-        assert await read_founding(redis, PREFIX) == founding._replace(strategies=strategies)
-        assert await found(redis, PREFIX, "policy two", "2", 2) == founding._replace(strategies=strategies)
+    assert founding.rest is founding.risk_hash is founding.classification_hash is None
+    for rest in ("one", "\N{SNOWMAN}"):
+        await note_rest(redis, PREFIX, rest, "risk", "classification")
+        noted = founding._replace(rest=rest, risk_hash="risk", classification_hash="classification")
+        assert await read_founding(redis, PREFIX) == noted
+        assert await found(redis, PREFIX, "policy two", "2", 2) == noted
 
 
 async def test_two_who_found_at_once_agree(redis: Redis) -> None:

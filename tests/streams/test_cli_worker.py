@@ -89,7 +89,7 @@ async def test_doctor_warns_of_strategies_that_workers_do_not_have(values: dict[
         assert checked.status == 0, checked
         warnings = [entry["text"] for entry in json.loads(checked.out)["found"] if entry["status"] == "warning"]
         assert [text for text in warnings if "segments.key.touches_a_quarter: 12 -> 9" in text]
-        assert "strategies" not in resegment("doctor", values=values).out
+        assert "decide no segment" not in resegment("doctor", values=values).out
 
 
 async def test_what_is_sent_is_seen(values: dict[str, str], tmp_path: Path) -> None:
