@@ -6,7 +6,7 @@ They decide nothing about tiers. What other accounts are like is no input.
 
 import re
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from math import isfinite
 from typing import NamedTuple
@@ -37,17 +37,26 @@ class Traits(NamedTuple):
     """Whose the account is; empty where nobody's."""
     region: str
     """As a class is called; empty where there is none."""
+    needs: tuple[str, ...] = ()
+    """Of the policy's needs, those that it states, in the order in which it does."""
 
 
 class Classifier:
     """Makes traits of attributes, by one policy. Equal traits are one object: many accounts have the same."""
 
-    __slots__ = ("_bands", "_by", "_rules", "_shared", "no_traits")
+    __slots__ = ("_bands", "_by", "_needs", "_rules", "_shared", "no_traits")
 
-    def __init__(self, by: tuple[str, ...], bands: Mapping[str, Mapping[str, int]], icp: tuple[IcpRule, ...]) -> None:
+    def __init__(
+        self,
+        by: tuple[str, ...],
+        bands: Mapping[str, Mapping[str, int]],
+        icp: tuple[IcpRule, ...],
+        needs: Iterable[str] = (),
+    ) -> None:
         self._by = by
         self._bands = {name: (tuple(its.values()), tuple(its)) for name, its in bands.items() if name in by}
         self._rules = tuple(map(_Rule.of, icp))
+        self._needs = frozenset(needs)
         self._shared: dict[Traits, Traits] = {}
         self.no_traits = self.traits({})
         """Of an account without attributes."""
@@ -55,7 +64,7 @@ class Classifier:
     @classmethod
     def of(cls, policy: Policy) -> "Classifier":
         """From a policy. Keep it: what it shares is its own."""
-        return cls(policy.classes.by, policy.bands, policy.icp)
+        return cls(policy.classes.by, policy.bands, policy.icp, policy.needs)
 
     def traits(self, attributes: Mapping[str, AttributeValue]) -> Traits:
         """The traits of an account with these attributes. O(attributes of a class + rules)."""
@@ -65,6 +74,7 @@ class Classifier:
             max(0, min(FIT_MAX, points)),
             _visible(attributes.get("owner"), OWNER_CHARACTERS_MAX),
             _class_text(attributes.get("region")),
+            self._needs_of(attributes.get("needs")),
         )
         if len(self._shared) < SHARED_TRAITS_MAX:
             return self._shared.setdefault(traits, traits)
@@ -74,6 +84,12 @@ class Classifier:
         """("industry is software", 40) for each rule that holds, in the policy's order. O(rules)."""
         held = [rule for rule in self._rules if rule.holds(attributes)]
         return [(rule.reason(attributes[rule.attribute]), rule.points) for rule in held]
+
+    def _needs_of(self, value: AttributeValue | None) -> tuple[str, ...]:
+        if value is None or not self._needs:
+            return ()
+        stated = value if isinstance(value, list) else str(value).split(",")
+        return tuple(dict.fromkeys(need for text in stated if (need := _need(text)) in self._needs))
 
     def _class_of(self, attribute: str, value: AttributeValue | None) -> str:
         bands = self._bands.get(attribute)
@@ -106,7 +122,9 @@ class _Rule(NamedTuple):
     def holds(self, attributes: Mapping[str, AttributeValue]) -> bool:
         """Whether each condition does. Of an attribute that is missing none does. O(1)."""
         value = attributes.get(self.attribute)
-        if value is None or (self.any_of is not None and _compared(value) not in self.any_of):
+        if value is None:
+            return False
+        if self.any_of is not None and not any(_compared(v) in self.any_of for v in _each(value)):
             return False
         if self.at_least is None and self.at_most is None:
             return True
@@ -136,10 +154,17 @@ def attributes_of(profile: Profile) -> dict[str, AttributeValue]:
     }
 
 
+def _need(text: str) -> str:
+    """As needs are named: `Data migration` is `data_migration`."""
+    return re.sub(r"[\s-]+", "_", comparable(text))
+
+
 def number_of(value: AttributeValue) -> int | Decimal | None:
     """The number that a value is, or that its text is written as ("250"); exact, None for any other text. O(1)."""
     if isinstance(value, int):
         return value
+    if isinstance(value, list):
+        return None
     if isinstance(value, float):
         # The shortest decimal that means it, as in the policy: 0.1 is at least 0.1.
         return Decimal(repr(value)) if isfinite(value) else None
@@ -147,7 +172,12 @@ def number_of(value: AttributeValue) -> int | Decimal | None:
     return Decimal(text) if _PLAIN_NUMBER.fullmatch(text) else None
 
 
-def _compared(value: AttributeValue) -> str | int | Decimal | None:
+def _each(value: AttributeValue) -> Iterable[str | int | float]:
+    """The values of a list; any other one is alone."""
+    return value if isinstance(value, list) else (value,)
+
+
+def _compared(value: str | int | float) -> str | int | Decimal | None:
     """A value as `any_of` has it: texts and numbers are never equal."""
     return comparable(value) if isinstance(value, str) else number_of(value)
 
@@ -161,7 +191,7 @@ def _class_text(value: AttributeValue | None) -> str:
 
 def _visible(value: AttributeValue | None, characters_max: int) -> str:
     """A value as a line of text: blanks for what is blank, a replacement for what cannot be seen."""
-    text = "" if value is None else str(value).strip()
+    text = "" if value is None else (", ".join(value) if isinstance(value, list) else str(value)).strip()
     if not text.isprintable():
         text = "".join(c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in text)
     return _cut(text, characters_max)

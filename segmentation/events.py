@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 MICROSECONDS_PER_DAY = 86_400_000_000
 
-AttributeValue = str | int | float
+AttributeValue = str | int | float | list[str]
 
 
 class Purchase(NamedTuple):

@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from decimal import Decimal
 from difflib import get_close_matches
@@ -33,7 +33,8 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from segmentation.money import MINOR_DIGITS, Converter
 from segmentation.purchase_model import BuyingModel, SpendModel
-from segmentation.strategy import ROLES, Owners, Playbook, Playbooks, Role, RoleName, with_defaults
+from segmentation.segments import Segment
+from segmentation.strategy import ROLES, Need, Owners, Playbook, Playbooks, Role, RoleName, with_defaults
 
 ALL = "all"
 """The population that every account is ranked in."""
@@ -62,6 +63,7 @@ ICP_VALUES_MAX = 64
 ICP_VALUE_CHARACTERS_MAX = 256
 """As of an attribute's value."""
 POINTS_MAX = 100
+NEEDS_MAX = 32
 PRIORITY_MAX = 100.0
 NUMBER_DIGITS_MAX = 15
 """Decimals of so many digits are the same ones again after they were a binary fraction, as they are in JSON."""
@@ -506,6 +508,12 @@ class Policy(BaseModel):
         default=(), max_length=ICP_RULES_MAX, description=_ICP
     )
     """The ideal customer profile; without rules no account fits it better than another."""
+    needs: Mapping[BandName, Need] = Field(
+        default_factory=dict,
+        max_length=NEEDS_MAX,
+        description=f"up to {NEEDS_MAX} tables like [needs.training] with offers and next_step",
+    )
+    """What accounts may state in their attribute `needs`, and what is done about it."""
     segments: Playbooks = Field(
         default_factory=lambda: Playbooks.model_validate({}),
         description="tables [segments.key], [segments.enterprise], [segments.commercial], [segments.new_start] and "
@@ -600,6 +608,10 @@ class Policy(BaseModel):
         """The positions that part the tiers, in basis points: (3000, 8000) for shares of 30, 50 and 20 %."""
         return self.tiers.key_bp, self.tiers.key_bp + self.tiers.enterprise_bp
 
+    def playbook(self, segment: Segment, needs: Iterable[str] = ()) -> Playbook:
+        """What is done for an account of a segment with these needs; those that are none of `needs` count nothing."""
+        return self.segments.of(segment).with_needs(self.needs[need] for need in needs if need in self.needs)
+
     def converter(self) -> Converter:
         """Converts into the base currency at this policy's rates. Keep it: each call builds one, O(rates)."""
         return Converter(self.base_currency, self.rates)
@@ -638,10 +650,11 @@ class Policy(BaseModel):
         return {"risk": self.risk.document()} | ({"model": self.model.document()} if self.model else {})
 
     def _classification(self) -> dict[str, Any]:
-        """The part that decides what class and fit an account has; `icp` only where there is one."""
+        """The part that decides what class, fit and needs an account has; `icp` only where there is one."""
         return {
             "bands": {attribute: dict(bands) for attribute, bands in self.bands.items()},
             "classes": self.classes.document(),
+            "needs": {name: need.document() for name, need in self.needs.items()},
         } | ({"icp": [rule.document() for rule in self.icp]} if self.icp else {})
 
     def _priority(self) -> dict[str, Any]:
@@ -699,7 +712,7 @@ class Policy(BaseModel):
 
     @property
     def classification_hash(self) -> str:
-        """SHA-256 of bands, classes and icp: equal for policies by which each account has the same class and fit."""
+        """SHA-256 of bands, classes, icp and needs: equal for policies by which each account has the same traits."""
         return _hash(_canonical(self._classification()))
 
     def canonical_rest(self) -> str:

@@ -3,7 +3,7 @@
 They decide nothing about segments, so they may differ from one start of a worker to the next.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -43,8 +43,26 @@ NextStep = Annotated[str, AfterValidator(_line(NEXT_STEP_CHARACTERS_MAX))]
 Listed = Annotated[tuple[Words, ...], BeforeValidator(_tuple)]
 
 # A field's description is what an error says would be right there.
+_NEXT_STEP = (
+    f"text in quotes of 1 to {NEXT_STEP_CHARACTERS_MAX} characters that can be seen, without blanks at its ends"
+)
 _WORDS = f"text in quotes of 1 to {WORDS_CHARACTERS_MAX} characters that can be seen, without blanks at its ends"
 _LISTED = f'a list of up to {LISTED_MAX} texts like ["phone", "email"], each of 1 to {WORDS_CHARACTERS_MAX} characters'
+
+
+class Need(BaseModel):
+    """What is done in addition for accounts that state a need, whatever their segment is."""
+
+    model_config = _MODEL
+
+    offers: Listed = Field(default=(), max_length=LISTED_MAX, description=_LISTED)
+    """Put before the segment's."""
+    next_step: NextStep | None = Field(default=None, description=_NEXT_STEP)
+    """Instead of the segment's; of several needs the first one's that has any."""
+
+    def document(self) -> dict[str, Any]:
+        """As in the policy's TOML document."""
+        return {"offers": list(self.offers)} | ({} if self.next_step is None else {"next_step": self.next_step})
 
 
 class Playbook(BaseModel):
@@ -64,10 +82,16 @@ class Playbook(BaseModel):
     )
     """Of the role's working time, preparation included; 0 where no person does it."""
     offers: Listed = Field(max_length=LISTED_MAX, description=_LISTED)
-    next_step: NextStep = Field(
-        description=f"text in quotes of 1 to {NEXT_STEP_CHARACTERS_MAX} characters that can be seen, "
-        "without blanks at its ends"
-    )
+    next_step: NextStep = Field(description=_NEXT_STEP)
+
+    def with_needs(self, needs: Iterable[Need]) -> "Playbook":
+        """The playbook of an account with these needs, in the order in which it states them."""
+        offers, next_step = dict[str, None](), None
+        for need in needs:
+            offers |= dict.fromkeys(need.offers)
+            next_step = next_step or need.next_step
+        changes = {"offers": tuple(offers | dict.fromkeys(self.offers)), "next_step": next_step or self.next_step}
+        return self.model_copy(update=changes)
 
     @property
     def minutes_a_quarter(self) -> int:

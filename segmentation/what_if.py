@@ -56,6 +56,7 @@ EFFECTS: dict[str, tuple[Effect, str]] = {
     "bands": (Effect.NONE, _DESCRIBED),
     "classes": (Effect.NONE, _DESCRIBED),
     "icp": (Effect.NONE, _DESCRIBED),
+    "needs": (Effect.NONE, _STRATEGIES),
     "potential": (Effect.NONE, _WORTH),
     "priority": (Effect.NONE, _WORTH),
     "segments": (Effect.NONE, _STRATEGIES),

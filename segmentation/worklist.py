@@ -118,6 +118,10 @@ class Worklist:
         """Whether the account's stored traits were looked up."""
         return account_id in self._entries
 
+    def traits(self, account_id: str) -> Traits:
+        """Of an account whose stored traits were looked up."""
+        return self._entries[account_id].traits
+
     def know(self, account_id: str, traits: Traits) -> None:
         """The traits that are stored of an account, before anything else is done with it."""
         self._entries[account_id] = _Entry(traits)

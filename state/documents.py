@@ -95,8 +95,8 @@ def encode_traits(traits: Traits) -> bytes:
 
 def decode_traits(document: bytes) -> Traits:
     """What encode_traits wrote."""
-    class_path, fit, owner, region = orjson.loads(document)
-    return Traits(tuple(class_path), fit, owner, region)
+    class_path, fit, owner, region, needs = orjson.loads(document)
+    return Traits(tuple(class_path), fit, owner, region, tuple(needs))
 
 
 def encode_member(member: Member, population: str) -> bytes:

@@ -178,10 +178,11 @@ class AccountShard(Shard):
         accounts = await self._accounts_for(topic, news)
         standings = self._apply(topic, news, accounts, commit)
         self._write(accounts.values(), topic, commit)
-        self._send(standings, commit, out)
         if topic is Topic.SIGNUPS:
+            # before the standings: the playbook of the first change depends on what an account needs
             profiles = {name: a.profile for name, a in accounts.items() if a.profile is not None and a.profile.changed}
             self._describe(profiles, commit, out)
+        self._send(standings, commit, out)
         commit.state = self._state()
         await self.commit(commit, out)
         for account in accounts.values():

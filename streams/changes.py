@@ -1,6 +1,7 @@
 """A segment change as the world reads it: a CloudEvent in binary mode, keyed by account."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from jiter import from_json
@@ -21,6 +22,8 @@ RISK_TYPE = "resegment.risk.changed.v1"
 SOURCE = "resegment"
 RISK_SOURCE = "resegment/churn-risk"
 """Another one, for an id is account:sequence in both, and ids of one source are unique."""
+PLAYBOOKS_MAX = 10_000
+"""Kept as they are sent: one for each segment and each list of needs."""
 INPUT_OFFSET = "ce_inputoffset"
 """Header: the offset in `standings` after which the change was made."""
 
@@ -58,6 +61,8 @@ class PlaybookData(BaseModel):
     minutes_a_touch: int
     offers: list[str]
     next_step: str
+    needs: list[str]
+    """What the account states that it needs, as far as the policy knows what to do about it."""
 
 
 class ChangeData(BaseModel):
@@ -154,17 +159,23 @@ class ChangeWriter:
     def __init__(self, policy: Policy) -> None:
         self.policy_version = policy.version
         self.rules = RiskRules.of(policy)
-        # Of each segment the same bytes each time: encoded once, they cost a change a copy.
-        self._ends = {
-            segment: b',"playbook":%b}' % json_bytes(policy.segments.of(segment).document()) for segment in Segment
-        }
+        self._policy = policy
+        self._ends: dict[tuple[Segment, tuple[str, ...]], bytes] = {}
+        """By segment and needs: encoded once, a playbook costs a change a copy."""
 
     def records(
-        self, changes: Iterable[Change | RiskChange], mode: Mode, *, input_offset: int, recorded_at_us: int
+        self,
+        changes: Iterable[Change | RiskChange],
+        mode: Mode,
+        *,
+        input_offset: int,
+        recorded_at_us: int,
+        needs: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
     ) -> list[Outgoing]:
         """One record for each change, for the topic of such changes and for the compacted one of each account's latest.
 
-        input_offset: the position in `standings` after what caused the changes.
+        input_offset: the position in `standings` after what caused the changes. needs: by account, of those that have
+        any.
         """
         recorded_at, recorded_at_ms = format_instant(recorded_at_us), recorded_at_us // 1000
         offset_header = (INPUT_OFFSET, str(input_offset).encode())
@@ -185,9 +196,18 @@ class ChangeWriter:
                 ("ce_time", effective_at.encode()),
                 offset_header,
             ]
-            value = data[:-1] + self._ends[change.current_segment]
+            value = data[:-1] + self._end(change.current_segment, needs.get(change.account_id, ()))
             records.append(Outgoing(topics, account_id, value, headers, recorded_at_ms))
         return records
+
+    def _end(self, segment: Segment, needs: tuple[str, ...]) -> bytes:
+        end = self._ends.get((segment, needs))
+        if end is None:
+            if len(self._ends) == PLAYBOOKS_MAX:
+                self._ends.clear()
+            document = {**self._policy.playbook(segment, needs).document(), "needs": needs}
+            end = self._ends[segment, needs] = b',"playbook":%b}' % json_bytes(document)
+        return end
 
     def _risk_data(self, change: RiskChange, mode: Mode, effective_at: str, recorded_at: str) -> dict[str, Any]:
         """The fields of RiskData but the playbook."""

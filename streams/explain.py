@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from redis.asyncio import Redis
 
 from segmentation.account import NEVER, Account
-from segmentation.classification import Classifier
+from segmentation.classification import Classifier, Traits
 from segmentation.events import MICROSECONDS_PER_DAY
 from segmentation.explanation import Step, forecast
 from segmentation.order_index import Basis
@@ -153,6 +153,7 @@ async def explain(settings: Settings, policy: Policy, redis: Redis, reader: LogR
     distance = tiers.distance(account_id) if ranked else None
     key, enterprise = tiers.cutoffs()
     (profile,) = await store.load("profiles", [account_id])
+    traits = await _traits(policy, ranking_store, account_id)
     steps = forecast(
         ((entry_day, amount) for entry_day, amount, _ in account.history.entries()),
         day=day,
@@ -181,8 +182,8 @@ async def explain(settings: Settings, policy: Policy, redis: Redis, reader: LogR
         to_next_tier_down_minor=distance.down if distance else None,
         sequence=member.sequence,
         risk=_risk(policy, member, day),
-        worth=await _worth(policy, ranking_store, member, day),
-        playbook=_playbook(policy, member),
+        worth=await _worth(policy, ranking_store, member, traits, day),
+        playbook=_playbook(policy, member, traits),
         profile={field: value for field, (value, _) in decode_profile(profile).fields.items()},
         forecast=[_forecast_step(step) for step in steps],
         changes=await _changes(reader, account_id),
@@ -230,19 +231,23 @@ def _position(tiers: Tiers, member: Member, basis: Basis) -> float:
     return above * 10**9 // total / 10**9
 
 
-def _playbook(policy: Policy, member: Member) -> PlaybookData | None:
+def _playbook(policy: Policy, member: Member, traits: Traits) -> PlaybookData | None:
     if member.segment is None:
         return None
-    return PlaybookData.model_validate(policy.segments.of(member.segment).document())
+    playbook = policy.playbook(member.segment, traits.needs)
+    return PlaybookData(**playbook.document(), needs=list(traits.needs))
 
 
-async def _worth(policy: Policy, store: ShardStore, member: Member, day: int) -> Worth | None:
+async def _traits(policy: Policy, store: ShardStore, account_id: str) -> Traits:
+    (document,) = await store.load("traits", [account_id])
+    return Classifier.of(policy).no_traits if document is None else decode_traits(document)
+
+
+async def _worth(policy: Policy, store: ShardStore, member: Member, traits: Traits, day: int) -> Worth | None:
     if not member.version:
         return None
-    (traits,) = await store.load("traits", [member.account_id])
-    described = Classifier.of(policy).no_traits if traits is None else decode_traits(traits)
     assessor, classes = Assessor(policy), await read_classes(store)
-    assessment = classes.assess(assessor, member, described, POPULATION, day)
+    assessment = classes.assess(assessor, member, traits, POPULATION, day)
     potential = assessment.potential
     return Worth(
         potential=None if potential is None else potential_data(potential, assessor.potential),

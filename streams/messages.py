@@ -197,7 +197,8 @@ _validate_standings = TypeAdapter(
 ).validate_python
 """The fields of Standings, in order: 0.5 us a standing."""
 _Word = Annotated[str, Field(max_length=128)]
-_Traits = tuple[Annotated[tuple[_Word, ...], Field(max_length=8)], Annotated[int, Field(ge=0, le=100)], _Word, _Word]
+_Words = Annotated[tuple[_Word, ...], Field(max_length=64)]
+_Traits = tuple[_Words, Annotated[int, Field(ge=0, le=100)], _Word, _Word, _Words]
 _validate_descriptions = TypeAdapter(
     tuple[_Unsigned32, _Unsigned63, tuple[tuple[_Identifier, _Traits], ...]], config=ConfigDict(strict=True)
 ).validate_python

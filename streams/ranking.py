@@ -348,21 +348,22 @@ class RankingShard(Shard):
             self.mode = message.mode
             news.append((name, message))
         commit = self._commit_to(end)
+        for name, descriptions in described:
+            await self._worklists.describe(self._population(name), descriptions.traits, commit)
         for (name, clock_us, mode), group in groupby(news, key=_population_and_instant):
             self.clock_us = max(self.clock_us, clock_us)
             population = self._population(name)
             standings = [standing for _, message in group for standing in message.standings]
             changes, members = population.apply(standings, self.clock_us)
-            out += self._records(changes, mode, end)
+            out += await self._records(population, changes, mode, end)
             told = {standing.account_id: standing for standing in standings}
             noted = self._note_evidence(population, told.values(), changes)
             looked_at = {account_id: population.members[account_id] for account_id in {**told, **noted}}
-            out += self._records(self._look(population, looked_at.values(), told, noted), mode, end)
+            risk_changes = self._look(population, looked_at.values(), told, noted)
+            out += await self._records(population, risk_changes, mode, end)
             concerned = ({member.account_id: member for member in members} | looked_at).values()
             _write(population, concerned, commit)
             self._worklists.touch(population, concerned)
-        for name, descriptions in described:
-            await self._worklists.describe(self._population(name), descriptions.traits, commit)
         if news or described:
             self.due_work.set()
         if was_silent and not self._must_be_silent(end):
@@ -481,7 +482,7 @@ class RankingShard(Shard):
             changes = self._look(population, members, noted=noted, on_day=day)
             _write(population, members, commit)
             self._worklists.touch(population, members)
-            out += self._records(changes, self.mode, self.progress[Topic.STANDINGS])
+            out += await self._records(population, changes, self.mode, self.progress[Topic.STANDINGS])
         await self._carry_out(commit, out)
         return self.watched_day < day or self.risk_hash != self.policy.risk_hash
 
@@ -508,11 +509,12 @@ class RankingShard(Shard):
         for population, untold in groupby(reversed(chunk), key=itemgetter(0)):
             account_ids = [account_id for _, account_id in untold]
             changes, _ = population.announce(account_ids, self.clock_us)
-            out += self._records(changes, self.announcing, position)
+            out += await self._records(population, changes, self.announcing, position)
             self._note_evidence(population, (), changes)
             looked_at = [population.members[account_id] for account_id in account_ids]
             recovered = dict.fromkeys(account_ids, Trigger.RECOVERED)
-            out += self._records(self._look(population, looked_at, noted=recovered), self.announcing, position)
+            risk_changes = self._look(population, looked_at, noted=recovered)
+            out += await self._records(population, risk_changes, self.announcing, position)
             _write(population, looked_at, commit)
         if not self._untold:
             self.announcing = None
@@ -543,9 +545,14 @@ class RankingShard(Shard):
         if spent and is_busy:
             await asyncio.sleep(spent / WORKLISTS_SHARE)
 
-    def _records(self, changes: Sequence[Change | RiskChange], mode: Mode, end: int) -> list[Outgoing]:
+    async def _records(
+        self, population: Population, changes: Sequence[Change | RiskChange], mode: Mode, end: int
+    ) -> list[Outgoing]:
         self.changes += sum(isinstance(change, Change) for change in changes)
-        return self._writer.records(changes, mode, input_offset=end, recorded_at_us=self.wall_clock())
+        needs = {}
+        if self.policy.needs and changes:
+            needs = await self._worklists.needs(population, [change.account_id for change in changes])
+        return self._writer.records(changes, mode, input_offset=end, recorded_at_us=self.wall_clock(), needs=needs)
 
     def _dead_letter(self, record: Record, message: str) -> Outgoing:
         return dead_letter(

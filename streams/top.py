@@ -233,7 +233,7 @@ def rests_on(potential: Potential) -> str:
 
 def _account(policy: Policy, assessor: Assessor, candidate: Candidate, assessment: Assessment) -> TopAccount:
     member, traits, population = candidate
-    playbook = policy.segments.of(member.current_segment)
+    playbook = policy.playbook(member.current_segment, traits.needs)
     potential = assessment.potential
     return TopAccount(
         account_id=member.account_id,

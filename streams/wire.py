@@ -38,6 +38,8 @@ BASE_AMOUNT_MINOR_MAX = 2**63 - 1
 """What a signed 64-bit field of the state holds."""
 ATTRIBUTES_MAX = 64
 ATTRIBUTE_CHARACTERS_MAX = 256
+ATTRIBUTE_VALUES_MAX = 32
+"""Of a list."""
 ATTRIBUTE_INTEGER_MAX = 2**53
 FIRST_INSTANT_US = MICROSECONDS_PER_DAY
 LAST_INSTANT_US = 65_535 * MICROSECONDS_PER_DAY - 1
@@ -138,7 +140,9 @@ class _SignupFields(_CommonFields):
         Annotated[str, Field(min_length=1, max_length=256, description="a string of 1 to 256 characters")]
     ]
     # What is in it is checked by hand: pydantic would report each member of a large object by itself.
-    attributes: NotRequired[Annotated[dict[str, Any], Field(description="an object of names with strings or numbers")]]
+    attributes: NotRequired[
+        Annotated[dict[str, Any], Field(description="an object of names with strings, numbers or lists of strings")]
+    ]
 
 
 @_contract
@@ -362,6 +366,8 @@ def _refuse_control_characters(fields: Mapping[str, Any]) -> None:
     for field, value in fields.items():
         if isinstance(value, dict):
             _refuse_control_characters(value)
+        elif isinstance(value, list):
+            _refuse_control_characters({f"{field}.{place}": found for place, found in enumerate(value)})
         elif isinstance(value, str) and (found := _CONTROL_CHARACTER(value)):
             raise BadRecord(
                 Reason.CONTROL_CHARACTERS,
@@ -405,9 +411,26 @@ def _check_attributes(attributes: dict[str, Any]) -> None:
         elif type(value) is float:
             if not isfinite(value):
                 raise BadRecord(Reason.OUT_OF_RANGE, f"attributes.{name}: a number beyond all limits")
+        elif type(value) is list:
+            _check_list(name, value)
         else:
             found = _excerpt(value)
-            raise BadRecord(Reason.WRONG_TYPE, f"attributes.{name}: expected a string or a number, found {found}")
+            expected = "a string, a number or a list of strings"
+            raise BadRecord(Reason.WRONG_TYPE, f"attributes.{name}: expected {expected}, found {found}")
+
+
+def _check_list(name: str, values: list[Any]) -> None:
+    if len(values) > ATTRIBUTE_VALUES_MAX:
+        found = f"{len(values)} values; at most {ATTRIBUTE_VALUES_MAX} are taken"
+        raise BadRecord(Reason.OUT_OF_RANGE, f"attributes.{name}: {found}")
+    for value in values:
+        if type(value) is not str:
+            raise BadRecord(
+                Reason.WRONG_TYPE, f"attributes.{name}: expected strings in the list, found {_excerpt(value)}"
+            )
+        if len(value) > ATTRIBUTE_CHARACTERS_MAX:
+            found = f"{len(value)} characters; at most {ATTRIBUTE_CHARACTERS_MAX} are taken"
+            raise BadRecord(Reason.BAD_FORMAT, f"attributes.{name}: {found}")
 
 
 def _excerpt(value: object) -> str:

@@ -140,6 +140,12 @@ class Worklists:
             if account_id in population.members:
                 self.touch(population, (population.members[account_id],))
 
+    async def needs(self, population: Population, account_ids: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        """What accounts need, of those that have stated anything. One round trip where their traits are not known."""
+        names = [*dict.fromkeys(account_ids)]
+        worklist = await self._know(population, names)
+        return {name: needs for name in names if (needs := worklist.traits(name).needs)}
+
     async def bring(self, day: int, commit: Commit) -> bool:
         """Count one chunk of the accounts, or place one, as of a day, and put that into the commit.
 

@@ -213,3 +213,31 @@ def test_the_attributes_of_a_profile_are_those_that_hold() -> None:
 def test_a_float_is_the_decimal_that_it_is_written_as(number: float) -> None:
     """So an account that says 0.1 meets a rule of 0.1."""
     assert number_of(number) == Decimal(repr(number))
+
+
+def test_needs_are_those_that_the_policy_knows_as_the_account_orders_them() -> None:
+    """A list, or texts with commas between them, however they are written; each once."""
+    by_policy = Classifier.of(
+        Policy.default().with_changes(needs={"training": {"next_step": "Book a course"}, "data_migration": {}})
+    )
+    assert by_policy.traits({"needs": ["Data migration", "toys", "training", "TRAINING "]}).needs == (
+        "data_migration",
+        "training",
+    )
+    assert by_policy.traits({"needs": " training, data-migration"}).needs == ("training", "data_migration")
+    assert by_policy.traits({"needs": 7}).needs == by_policy.traits({}).needs == ()
+    assert Classifier.of(Policy.default()).traits({"needs": ["training"]}).needs == ()
+
+
+def test_a_rule_holds_of_a_list_where_it_holds_of_one_of_its_values() -> None:
+    """A list has no number, and is one text as a class."""
+    by_policy = Classifier.of(
+        Policy.default().with_changes(
+            icp=[
+                {"attribute": "products", "any_of": ["crm"], "points": 10},
+                {"attribute": "products", "at_least": 1, "points": 20},
+            ],
+            classes={"by": ["products"]},
+        )
+    )
+    assert by_policy.traits({"products": ["ERP", "CRM"]})[:2] == (("erp, crm",), 10)

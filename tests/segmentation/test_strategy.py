@@ -188,3 +188,24 @@ def test_a_strategy_comes_back_as_it_was_written(touches: int, minutes: int, off
     again = policy.with_changes()
     assert again == policy
     assert again.canonical_rest() == policy.canonical_rest()
+
+
+def test_needs_change_what_is_offered_and_done_next() -> None:
+    """Their offers come first, each once; the first next step that a need has takes the place of the segment's."""
+    policy = policy_with(
+        """
+[needs.training]
+offers = ["course", "starter kit"]
+[needs.migration]
+offers = ["course", "migration day"]
+next_step = "Plan the migration"
+"""
+    )
+    plain = policy.playbook(Segment.NEW_START)
+    assert plain == policy.segments.new_start
+    changed = policy.playbook(Segment.NEW_START, ["training", "nothing known", "migration"])
+    assert changed.offers == ("course", "starter kit", "migration day", "training")
+    assert changed.next_step == "Plan the migration"
+    assert changed.document() | {"offers": [], "next_step": ""} == plain.document() | {"offers": [], "next_step": ""}
+    assert policy.hash == Policy.default().hash
+    assert policy.classification_hash != Policy.default().classification_hash

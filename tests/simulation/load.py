@@ -108,10 +108,11 @@ class Load:
         kind = chance.random()
         if kind < 0.15:
             topic = Topic.SIGNUPS
-            stated: dict[str, list[str | int]] = {
+            stated: dict[str, list[str | int | list[str]]] = {
                 "region": ["north", "south"],
                 "owner": ["ann", "bob", ""],
                 "employees": [7, 150, "many"],
+                "needs": [["training", "toys"], [], "training"],
             }
             document["attributes"] = {
                 name: chance.choice(values) for name, values in stated.items() if chance.random() < 0.6

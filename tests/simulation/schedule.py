@@ -59,6 +59,7 @@ _POLICIES = [
         window_days=window_days,
         new_start_days=new_start_days,
         model=_MODEL,
+        needs={"training": {"next_step": "Book a course"}},
         icp=[{"attribute": "employees", "at_least": 100, "points": 60}],
         risk=_RISKS[band > 0],
     )

@@ -10,7 +10,7 @@ import pytest
 
 from segmentation.account import Profile
 from segmentation.capacity import OwnerLoad, capacity
-from segmentation.events import MICROSECONDS_PER_DAY
+from segmentation.events import MICROSECONDS_PER_DAY, AttributeValue
 from segmentation.segments import Segment
 from streams.capacity import CapacityNow, DifferentPolicy, owner_of, read_capacity
 from streams.cli.capacity import hours, show_owners
@@ -159,7 +159,7 @@ async def test_other_rules_are_refused_and_other_strategies_are_not(embedded: Em
 )
 def test_an_owner_is_what_the_profile_names(value: str | float | None, owner: str | None) -> None:
     """However it was written; blanks are nobody."""
-    fields: dict[str, tuple[str | int | float, int]] = {"attributes.region": ("EMEA", 1)}
+    fields: dict[str, tuple[AttributeValue, int]] = {"attributes.region": ("EMEA", 1)}
     if value is not None:
         fields["attributes.owner"] = (value, 1)
     assert owner_of(Profile(fields)) == owner

@@ -49,10 +49,10 @@ def test_a_change_says_what_is_to_be_done(segment: Segment, revenue_minor: int) 
     value = record_of(change_to(segment, revenue_minor)).value or b""
 
     data = json.loads(value)
-    assert data["playbook"] == POLICY.segments.of(segment).document()
+    assert data["playbook"] == POLICY.segments.of(segment).document() | {"needs": []}
     assert list(data["playbook"]) == [
         *("role", "team", "channels", "motion"),
-        *("touches_a_quarter", "minutes_a_touch", "offers", "next_step"),
+        *("touches_a_quarter", "minutes_a_touch", "offers", "next_step", "needs"),
     ]
     assert (data["current_segment"], data["rolling_revenue_minor"]) == (segment, revenue_minor)
     read = ChangeData.model_validate_json(value)

@@ -77,7 +77,7 @@ async def test_the_list_says_whom_to_work_on_and_why(installation: Installation)
     of_region = await ask(installation, region=" emea")
     assert {account.account_id for account in of_region.accounts} == {f"a{number}" for number in range(6)}
     prospects = await ask(installation, 3, segment=Segment.PROSPECT)
-    assert [account.account_id for account in prospects.accounts] == ["a11", "a9", "a10"]
+    assert [account.account_id for account in prospects.accounts] == ["a9", "a11", "a8"]
     assert (await ask(installation, population="nobody's")).accounts == []
 
 
@@ -147,3 +147,27 @@ async def test_another_policy_classifies_everybody_again(embedded: Servers) -> N
             await ask(installation)
             report = await verify(installation.settings, other, installation.redis, installation.reader)
             assert report.is_right and not report.warnings
+
+
+async def test_what_an_account_needs_is_in_its_first_change(embedded: Servers) -> None:
+    """And in the later ones, also of a worker that begins anew and has to look it up."""
+    policy = POLICY.with_changes(needs={"training": {"offers": ["course"], "next_step": "Book a course"}})
+    stated = {"needs": ["Training", "toys"]}
+    async with Installation(embedded, policy=policy) as installation:
+        async with installation.worker():
+            await installation.tick(moment(0))
+            await installation.rest()
+            await installation.send(
+                event("signup", "a", "s", moment(1), attributes=stated), event("signup", "b", "s", moment(1))
+            )
+            await installation.rest()
+        async with installation.worker():
+            await installation.send(event("purchase", "a", "p", moment(1), amount_minor=5_000, currency="USD"))
+            await installation.tick(moment(2))
+            found = await ask(installation, owner=None)
+        told = [(change.account, change.data["playbook"]) for change in await installation.changes()]
+        assert sorted((account, playbook["needs"], playbook["next_step"]) for account, playbook in told) == [
+            *[("a", ["training"], "Book a course")] * 2,
+            ("b", [], policy.segments.prospect.next_step),
+        ]
+        assert {account.account_id: account.next_step for account in found.accounts}["a"] == "Book a course"
