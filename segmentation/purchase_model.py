@@ -20,6 +20,10 @@ from segmentation.buying import BuyingHistory
 
 SERIES_ERROR = 1e-12
 """Relative; what `expected_purchases` leaves out of its series is less, where nobody says how much is enough."""
+EPSILON = 2.0**-52
+CLOSED_FORM_TERMS_MAX = 500
+CLOSED_FORM_MIN = 0.001
+"""|a - 1|: nearer to its pole the closed form is not used."""
 
 
 class BuyingModel(NamedTuple):
@@ -116,18 +120,57 @@ def expected_purchases(
 ) -> float:
     """How many transactions to expect of an account in the days that follow: `horizon_days`, 0 or more.
 
-    P(alive) · sum over n of P(N = n) · (1 + s_1 + ... + s_(n-1)). N, negative binomial, is what the account would buy
-    if nobody left; s_j is the chance that it stays through j transactions. The same as the closed form of Batislam et
-    al. (2007) with Gauss's hypergeometric function, without its pole at a = 1. What is left out is less than
-    series_error times the result. O(n) in some times the number to expect if it stays. Raises ValueError for a horizon
-    below 0 or without end.
+    What is left out is less than series_error times the result. O(n) in some ten terms, where the closed form would
+    lose digits in some times the number to expect if the account stays. Raises ValueError for a horizon below 0 or
+    without end.
     """
     _require_horizon(horizon_days)
-    r, alpha, a, b = model
-    shape, time = r + history.repeats, alpha + history.age_days
+    shape, time = model.r + history.repeats, model.alpha_days + history.age_days
     share = horizon_days / (time + horizon_days)
     if not share:
         return 0.0
+    if_alive = _expected_closed(model, history.repeats, share, series_error)
+    if if_alive is None:
+        if_alive = _expected_sum(model, history.repeats, shape, time, horizon_days, series_error)
+    return probability_alive(model, history) * if_alive
+
+
+def _expected_closed(model: BuyingModel, repeats: int, share: float, series_error: float) -> float | None:
+    """Of an account that is alive: Batislam et al. (2007), None where that divides by nearly zero or loses digits.
+
+    (a+b+x) / (a-1) · (1 - (1-z)^(a-1) · F(a+b-r, a-1; a+b+x; z)), z = H / (alpha + T + H), by Euler's transformation of
+    Gauss's hypergeometric function F, whose series then needs few terms.
+    """
+    r, _, a, b = model
+    first, second, third = a + b - r, a - 1, a + b + repeats
+    if first <= 0 or abs(second) < CLOSED_FORM_MIN:
+        return None
+    term = gauss = 1.0
+    for n in range(CLOSED_FORM_TERMS_MAX):
+        ratio = (first + n) * (second + n) / ((third + n) * (n + 1)) * share
+        term *= ratio
+        gauss += term
+        bound = max(abs(ratio), share)  # of each ratio that follows: they go towards `share`
+        if n and bound < 1 and abs(term) * bound <= EPSILON * abs(gauss) * (1 - bound):
+            break
+    else:
+        return None
+    part = exp(second * log1p(-share)) * gauss
+    found = third / second * (1 - part)
+    lost = third / abs(second) * (1 + abs(part)) * n * EPSILON
+    return found if lost <= series_error * found else None
+
+
+def _expected_sum(
+    model: BuyingModel, repeats: int, shape: float, time: float, horizon_days: float, series_error: float
+) -> float:
+    """The same for any parameters: sum over n of P(N = n) · (1 + s_1 + ... + s_(n-1)).
+
+    N, negative binomial, is what the account would buy if nobody left; s_j is the chance that it stays through j
+    transactions.
+    """
+    _, _, a, b = model
+    share = horizon_days / (time + horizon_days)
     # in logarithms: the chance of no transaction at all may be too small for a float, that of many is not
     chance_log = -shape * log1p(horizon_days / time)
     stays, reached, total, n = 1.0, 0.0, 0.0, 0
@@ -137,11 +180,11 @@ def expected_purchases(
         reached += stays
         term = exp(chance_log) * reached
         total += term
-        stays *= (b + history.repeats + n) / (a + b + history.repeats + n)
+        stays *= (b + repeats + n) / (a + b + repeats + n)
         # Each following term is at most this times the one before it, and that factor falls: a geometric bound.
         ratio = share * (shape + n) / n
         if ratio < 1 and term * ratio <= series_error * total * (1 - ratio):
-            return probability_alive(model, history) * total
+            return total
 
 
 def expected_spend_minor(model: SpendModel, history: BuyingHistory) -> float:
