@@ -45,7 +45,7 @@ class Potential(NamedTuple):
     """0 or more."""
     low_minor: int
     high_minor: int
-    """COVERED_SHARE of accounts like this one, or more, bring something between these; of a prospect, if it buys."""
+    """About COVERED_SHARE of accounts like this one bring something between these; of a prospect, if it buys."""
     conversion: float | None
     """The share of accounts of its class that have bought; None: it has bought itself."""
     class_path: ClassPath | None
