@@ -9,6 +9,7 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from segmentation.buying import PurchaseDays
+from segmentation.engagement import EngagedDays
 from segmentation.events import MICROSECONDS_PER_DAY, AttributeValue, Engagement, Event, Purchase, Signup
 from segmentation.ledger import ID_SIZE, Ledger
 from segmentation.policy import Policy
@@ -65,6 +66,8 @@ class Standing(NamedTuple):
     """The latest day of each of EVIDENCE_TOLD; 0: there was none."""
     bought_in_window: int = 0
     """Of the days with a purchase, how many are in the window of rolling revenue."""
+    engagement_fell: bool = False
+    """Whether it engages less than half as often as in its own past: `Engaged.has_fallen`, as of `day`."""
 
 
 class Profile:
@@ -104,6 +107,8 @@ class Account:
         "announced",
         "day",
         "due_day",
+        "engaged_days",
+        "engagement_fell",
         "engagements",
         "evidence_days",
         "first_purchase_day",
@@ -126,6 +131,8 @@ class Account:
         announced: bool = False,
         purchase_days: PurchaseDays | None = None,
         evidence_days: tuple[int, int, int] = (0, 0, 0),
+        engaged_days: EngagedDays | None = None,
+        engagement_fell: bool = False,
         history: Ledger | None = None,
     ) -> None:
         self.account_id = account_id
@@ -145,6 +152,10 @@ class Account:
         """Of purchases, refunds left out; those dated ahead included."""
         self.evidence_days = evidence_days
         """The latest day, dated ahead or not, of each of EVIDENCE_TOLD; 0: there was none."""
+        self.engaged_days = engaged_days if engaged_days is not None else EngagedDays()
+        """Of engagements that are no evidence themselves; those dated ahead included."""
+        self.engagement_fell = engagement_fell
+        """As of `day`: `Engaged.has_fallen`."""
         self.history = history if history is not None else Ledger()
         """Purchases, refunds and signups by the day they count for; a signup has the value 0."""
         self.engagements: Ledger | None = None
@@ -186,6 +197,7 @@ class Account:
         graduation = self.first_purchase_day + policy.new_start_days
         due_days = [
             ledger_due,
+            self._look_at_engagement(policy),
             self.purchase_days.next_after(day),
             graduation if self.first_purchase_day < NEVER else None,
         ]
@@ -249,16 +261,25 @@ class Account:
         assert ledger is not None
         if ledger.contains(entry_id):
             return False
-        if event.kind in EVIDENCE_TOLD:
-            self._note_evidence(event.kind, event.occurred_at_us)
         horizon = self.day - policy.engagement_days
         day = event.occurred_at_us // MICROSECONDS_PER_DAY
+        if event.kind in EVIDENCE_TOLD:
+            self._note_evidence(event.kind, event.occurred_at_us)
+        elif day > horizon and self.engaged_days.add(day, horizon):
+            turn = self._look_at_engagement(policy)
+            self.due_day = min(self.due_day, NEVER if turn is None else turn)
         if day > horizon:
             if not ledger.open:
                 ledger.forget(horizon)
             weight = event.weight if event.weight is not None else policy.engagement_weight(event.kind)
             ledger.append(day, engagement_value(event.kind, weight), entry_id)
         return True
+
+    def _look_at_engagement(self, policy: Policy) -> int | None:
+        """Whether it has fallen by now. Returns the day on which that turns if nothing happens."""
+        days, engagement_days = self.engaged_days, policy.engagement_days
+        self.engagement_fell = days.engaged(self.day, engagement_days).has_fallen
+        return days.next_turn(self.day, engagement_days)
 
     def _note_evidence(self, kind: str, occurred_at_us: int) -> None:
         """The latest of a kind counts, so that order does not matter."""

@@ -19,8 +19,8 @@ ID_SIZE = 8
 _ID_AT = ENTRY.size - ID_SIZE
 _FINGERPRINT_SIZE = 2
 
-OPEN_ENTRIES_MAX = 28
-"""504 bytes: with the account's header and its purchase days of two years a document stays under 640 bytes, where the
+OPEN_ENTRIES_MAX = 27
+"""486 bytes: with the account's header and its purchase days of two years a document stays under 640 bytes, where the
 cost of writing one jumps."""
 
 _SUMMARY = Struct("<IHHH")

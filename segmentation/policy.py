@@ -310,6 +310,8 @@ class EvidenceTable(BaseModel):
     support_ticket: Parameter = Field(default=1.5, ge=FACTOR_MIN, le=FACTOR_MAX, description=_FACTOR)
     refund: Parameter = Field(default=1.5, ge=FACTOR_MIN, le=FACTOR_MAX, description=_FACTOR)
     tier_fall: Parameter = Field(default=1.5, ge=FACTOR_MIN, le=FACTOR_MAX, description=_FACTOR)
+    engagement_fall: Parameter = Field(default=1.5, ge=FACTOR_MIN, le=FACTOR_MAX, description=_FACTOR)
+    """While the account engages less than half as often as in its own past, however many days that is."""
 
     def document(self) -> dict[str, str | int]:
         """As in `Model.document`."""
@@ -331,7 +333,8 @@ class RiskTable(BaseModel):
     """An account falls back only when its score is lower than where it rose by more than this."""
     evidence: EvidenceTable = Field(
         default_factory=EvidenceTable,
-        description="a table [risk.evidence] with days, cancel_request, support_ticket, refund and tier_fall",
+        description="a table [risk.evidence] with days, cancel_request, support_ticket, refund, tier_fall and "
+        "engagement_fall",
     )
 
     @model_validator(mode="after")

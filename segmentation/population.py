@@ -182,9 +182,8 @@ class Population:
         taken: dict[str, _Taken] = {}
         members = self.members
         for standing in standings:
-            account_id, stage, revenue_minor, version, day, _, _, _, first_day, last_day, days_bought, _, recent = (
-                standing
-            )
+            account_id, stage, revenue_minor, version, day = standing[:5]
+            first_day, last_day, days_bought, _, recent, _ = standing[8:]
             member = members.get(account_id) or self._member(account_id)
             if version <= member.version and day <= member.day:
                 continue  # no news; see is_news

@@ -39,6 +39,9 @@ EVIDENCE = (*EVIDENCE_TOLD, TIER_FALL)
 """What multiplies the odds for some days. The last one is known to the ranking stage alone, and ends sooner where the
 account has another change of segment: it is no longer where it fell to."""
 
+ENGAGEMENT_FALL = "engagement_fall"
+"""The one piece of evidence that is no event: it counts while it lasts."""
+
 EvidenceDays = tuple[int, ...]
 """The latest day of each of EVIDENCE; 0: there was none."""
 
@@ -64,6 +67,8 @@ class Trigger(StrEnum):
     REFUND = "refund"
     TIER_FALL = "tier_fall"
     """It fell to a lower tier."""
+    ENGAGEMENT_FALL = "engagement_fall"
+    """It engages less than half as often as in its own past."""
     EVIDENCE_OVER = "evidence_over"
     """What had multiplied the odds is long enough ago."""
     POLICY_CHANGED = "policy_changed"
@@ -76,11 +81,11 @@ class Part(NamedTuple):
     """What one thing adds to a score."""
 
     name: str
-    """`rhythm`, or one of EVIDENCE."""
+    """`rhythm`, ENGAGEMENT_FALL, or one of EVIDENCE."""
     points: float
     """Of the score, in percent; all parts together are the score."""
     days_ago: int | None
-    """Of evidence: since when; None: it is the rhythm."""
+    """Of evidence that was an event: since when; None: it was none."""
 
 
 class RiskRules(NamedTuple):
@@ -99,6 +104,8 @@ class RiskRules(NamedTuple):
     """For how many days evidence multiplies the odds."""
     factors: tuple[float, ...]
     """By how much each of EVIDENCE does."""
+    engagement_factor: float
+    """By how much fallen engagement does, for as long as it is."""
     window_days: int
     """Of rolling revenue."""
 
@@ -114,6 +121,7 @@ class RiskRules(NamedTuple):
             (_odds(risk.watch - risk.band), _odds(risk.high - risk.band)),
             risk.evidence.days,
             tuple(getattr(risk.evidence, name) for name in EVIDENCE),
+            risk.evidence.engagement_fall,
             policy.window_days,
         )
 
@@ -146,6 +154,7 @@ class Risk:
         "days_bought",
         "due_day",
         "effective_at_us",
+        "engagement_fell",
         "evidence_days",
         "first_day",
         "last_day",
@@ -167,6 +176,8 @@ class Risk:
         due_day: int = NEVER,
         evidence_days: EvidenceDays = NO_EVIDENCE,
         bought_in_window: int = 0,
+        *,
+        engagement_fell: bool = False,
     ) -> None:
         self.first_day = first_day
         """Of a purchase."""
@@ -176,6 +187,8 @@ class Risk:
         """How many days had one; 0: none is known yet."""
         self.bought_in_window = bought_in_window
         """Of these, how many are in the window of rolling revenue."""
+        self.engagement_fell = engagement_fell
+        """Whether the account engages less than half as often as in its own past."""
         self.evidence_days = evidence_days
         self.level = level
         self.told_level = told_level
@@ -195,6 +208,11 @@ class Risk:
         """Take over how the account has bought."""
         self.first_day, self.last_day, self.days_bought = DAYS[first_day], DAYS[last_day], days_bought
         self.bought_in_window = bought_in_window
+
+    def note_engagement(self, *, fell: bool) -> bool:
+        """Take over whether engagement has fallen. Returns whether that is news."""
+        is_news, self.engagement_fell = fell is not self.engagement_fell, fell
+        return is_news
 
     def note(self, told_days: EvidenceDays) -> str | None:
         """Take over when what is told of an account happened last: days of EVIDENCE_TOLD, of which the latest count.
@@ -241,6 +259,8 @@ class Risk:
     def odds(self, rules: RiskRules, day: int) -> float:
         """That nothing is bought in the horizon, as of a day that is not before the last purchase's. O(1)."""
         odds = self._rhythm_odds(rules, day)
+        if self.engagement_fell:
+            odds *= rules.engagement_factor
         if self.evidence_days is not NO_EVIDENCE:
             odds *= prod(
                 factor
@@ -260,10 +280,14 @@ class Risk:
 
         odds: all of them, as of the day.
         """
-        if self.evidence_days is NO_EVIDENCE:
+        if self.evidence_days is NO_EVIDENCE and not self.engagement_fell:
             return [Part("rhythm", score_of(odds), None)]
         odds = self._rhythm_odds(rules, day)
         parts = [Part("rhythm", score_of(odds), None)]
+        if self.engagement_fell:
+            raised = odds * rules.engagement_factor
+            parts.append(Part(ENGAGEMENT_FALL, score_of(raised) - score_of(odds), None))
+            odds = raised
         for name, factor, since in zip(EVIDENCE, rules.factors, self.evidence_days, strict=True):
             if since and 0 <= day - since < rules.evidence_days:
                 parts.append(Part(name, score_of(odds * factor) - score_of(odds), day - since))

@@ -7,6 +7,7 @@ import orjson
 from segmentation.account import NEVER, Account, Profile
 from segmentation.buying import PurchaseDays
 from segmentation.classification import Traits
+from segmentation.engagement import EngagedDays
 from segmentation.ledger import Ledger
 from segmentation.population import Member
 from segmentation.risk import DAYS, LEVELS, NO_EVIDENCE, Risk
@@ -15,17 +16,18 @@ from segmentation.segments import Segment, Stage
 _INTEGER_SIZE = 16
 """Sums of money: 64 bits could overflow, and integers of any size cost more."""
 
-_ACCOUNT = Struct(f"<BHHHI{_INTEGER_SIZE}sHHHHH")
+_ACCOUNT = Struct(f"<BHHHI{_INTEGER_SIZE}sHHHHHHH")
 """Flags, day, day of the first purchase, due day, version, revenue, the days of evidence; the first of the purchase
-days, and how many bytes of them follow. Then the open block of the history."""
+days, and how many bytes of them follow; the same of the days with engagement. Then the open block of the history."""
 _ANNOUNCED = 1
+_ENGAGEMENT_FELL = 2
 
 _MEMBER = Struct(f"<BBBHIQq{_INTEGER_SIZE}s")
 """Stage, tier, segment, day, sequence, version, effective at, revenue. Then the risk, and the population's name."""
-_RISK = Struct("<HHHHHBBIQHHHH")
-"""How many days had a purchase, how many of them in the window, the first and the last of them, due day, level, level
-told, sequence, effective at, the days of evidence."""
-_NO_RISK = _RISK.pack(0, 0, 0, 0, NEVER, 0, 0, 0, 0, 0, 0, 0, 0)
+_RISK = Struct("<HHHHHBBBIQHHHH")
+"""How many days had a purchase, how many of them in the window, the first and the last of them, due day, whether
+engagement fell, level, level told, sequence, effective at, the days of evidence."""
+_NO_RISK = _RISK.pack(0, 0, 0, 0, NEVER, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 _LEVEL_CODES: dict[str, int] = {level: code for code, level in enumerate(LEVELS)}
 _STAGES = tuple(Stage)
 _STAGE_CODES: dict[str, int] = {stage: code for code, stage in enumerate(_STAGES)}
@@ -36,12 +38,11 @@ _NONE = 255
 
 def encode_account(account: Account) -> bytes:
     """The account without its closed blocks, engagements and profile. Under 640 bytes in its first two years."""
-    bits = account.purchase_days.bits
-    days = bits.to_bytes((bits.bit_length() + 7) // 8, "little")
+    days, engaged = _bytes_of(account.purchase_days.bits), _bytes_of(account.engaged_days.bits)
     return b"".join(
         (
             _ACCOUNT.pack(
-                _ANNOUNCED if account.announced else 0,
+                account.announced * _ANNOUNCED | account.engagement_fell * _ENGAGEMENT_FELL,
                 account.day,
                 account.first_purchase_day,
                 account.due_day,
@@ -50,19 +51,26 @@ def encode_account(account: Account) -> bytes:
                 *account.evidence_days,
                 account.purchase_days.first_day,
                 len(days),
+                account.engaged_days.first_day,
+                len(engaged),
             ),
             days,
+            engaged,
             account.history.open,
         )
     )
 
 
+def _bytes_of(bits: int) -> bytes:
+    return bits.to_bytes((bits.bit_length() + 7) // 8, "little")
+
+
 def decode_account(account_id: str, document: bytes, index: bytes | None) -> Account:
     """What encode_account wrote, with the index of its closed blocks where there is one."""
-    flags, day, first_purchase_day, due_day, version, revenue, *evidence_days, first_day, days = _ACCOUNT.unpack_from(
-        document
-    )
-    history_at = _ACCOUNT.size + days
+    flags, day, first_purchase_day, due_day, version, revenue, *more = _ACCOUNT.unpack_from(document)
+    *evidence_days, first_day, days, first_engaged_day, engaged = more
+    engaged_at = _ACCOUNT.size + days
+    history_at = engaged_at + engaged
     return Account(
         account_id,
         day=day,
@@ -72,7 +80,9 @@ def decode_account(account_id: str, document: bytes, index: bytes | None) -> Acc
         revenue_minor=int.from_bytes(revenue, "little", signed=True),
         announced=bool(flags & _ANNOUNCED),
         evidence_days=(evidence_days[0], evidence_days[1], evidence_days[2]),
-        purchase_days=PurchaseDays(first_day, int.from_bytes(document[_ACCOUNT.size : history_at], "little")),
+        purchase_days=PurchaseDays(first_day, int.from_bytes(document[_ACCOUNT.size : engaged_at], "little")),
+        engaged_days=EngagedDays(first_engaged_day, int.from_bytes(document[engaged_at:history_at], "little")),
+        engagement_fell=bool(flags & _ENGAGEMENT_FELL),
         history=Ledger(document[history_at:], index or b""),
     )
 
@@ -100,7 +110,7 @@ def decode_traits(document: bytes) -> Traits:
 
 
 def encode_member(member: Member, population: str) -> bytes:
-    """A member of a population. 71 bytes and the population's name."""
+    """A member of a population. 72 bytes and the population's name."""
     return (
         _MEMBER.pack(
             _STAGE_CODES[member.stage],
@@ -142,6 +152,7 @@ def _encode_risk(risk: Risk) -> bytes:
         risk.first_day,
         risk.last_day,
         risk.due_day,
+        risk.engagement_fell,
         _LEVEL_CODES[risk.level],
         _LEVEL_CODES[risk.told_level],
         risk.sequence,
@@ -151,11 +162,8 @@ def _encode_risk(risk: Risk) -> bytes:
 
 
 def _decode_risk(document: bytes, at: int) -> Risk | None:
-    fields = _RISK.unpack_from(document, at)
-    days_bought, bought_in_window, first_day, last_day, due_day, level, told_level, sequence, effective_at_us = fields[
-        :9
-    ]
-    evidence_days = fields[9:]
+    days_bought, bought_in_window, first_day, last_day, due_day, fell, *rest = _RISK.unpack_from(document, at)
+    level, told_level, sequence, effective_at_us, *evidence_days = rest
     if not (days_bought or sequence or any(evidence_days)):
         return None
     return Risk(
@@ -167,6 +175,7 @@ def _decode_risk(document: bytes, at: int) -> Risk | None:
         sequence,
         effective_at_us,
         DAYS[due_day],
-        evidence_days if any(evidence_days) else NO_EVIDENCE,
+        tuple(evidence_days) if any(evidence_days) else NO_EVIDENCE,
         bought_in_window,
+        engagement_fell=bool(fell),
     )

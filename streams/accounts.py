@@ -209,7 +209,7 @@ class AccountShard(Shard):
         for account_id, events in news.items():
             account = accounts[account_id]
             stage_before, revenue_minor = account.stage(new_start_days), account.revenue_minor
-            evidence_days = account.evidence_days
+            evidence = account.evidence_days, account.engagement_fell
             due_day = account.due_day if account.version else NEVER  # a new one is in no due index yet
             advanced = account.advance(day, policy)
             cause: Event | None = None
@@ -226,7 +226,7 @@ class AccountShard(Shard):
                 or advanced is not None
                 or account.revenue_minor != revenue_minor
                 or stage is not stage_before
-                or account.evidence_days != evidence_days
+                or (account.evidence_days, account.engagement_fell) != evidence
                 or not account.announced
             ):
                 standings.append(standing_of(account, stage, advanced, cause, policy.window_days))
@@ -510,6 +510,7 @@ def standing_of(
         ),
         account.evidence_days,
         account.purchase_days.count_since(account.day - window_days + 1, account.day),
+        account.engagement_fell,
     )
 
 

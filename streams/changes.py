@@ -291,7 +291,10 @@ def part_documents(parts: Iterable[Part]) -> list[dict[str, Any]]:
 def reasons(history: BuyingHistory, parts: Sequence[Part]) -> list[str]:
     """Why the risk is what it is, in words, what is worst first."""
     evidence = sorted(parts[1:], key=lambda part: -part.points) if len(parts) > 2 else parts[1:]
-    words = [f"{_EVIDENCE[part.name]} {_ago(part.days_ago or 0)}" for part in evidence]
+    words = [
+        _EVIDENCE[part.name] if part.days_ago is None else f"{_EVIDENCE[part.name]} {_ago(part.days_ago)}"
+        for part in evidence
+    ]
     last = f"last purchase {_ago(history.silent_days)}"
     if not history.repeats:
         return [*words, last, "bought on one day only"]
@@ -304,6 +307,7 @@ _EVIDENCE = {
     "support_ticket": "support ticket",
     "refund": "refund",
     "tier_fall": "fell to a lower tier",
+    "engagement_fall": "engages less than half as often as before",
 }
 
 

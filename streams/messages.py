@@ -190,6 +190,7 @@ _Standing = tuple[
     _Unsigned32,
     tuple[_Day, _Day, _Day],
     _Unsigned32,
+    bool,
 ]
 _validate_standings = TypeAdapter(
     tuple[_Unsigned32, dict[str, _Unsigned63], tuple[_Day, str] | None, _Unsigned63, Mode, tuple[_Standing, ...]],

@@ -48,7 +48,7 @@ SHORT_READS_MAX = 5
 """After so many in a row members are lost: no store is started again, or goes back, during each of them."""
 CHANGES_AT_ONCE = 1_000
 """After a silence, accounts whose changes are announced in one commit."""
-WORKLISTS_SHARE = 0.1
+WORKLISTS_SHARE = 0.03
 """Of the time while batches come, for putting accounts into their places on the worklists."""
 LOOKS_AT_ONCE = 1_000
 """Accounts that are looked at in one commit because silence may have changed their risk."""
@@ -401,12 +401,17 @@ class RankingShard(Shard):
         """
         noted = {}
         for standing in standings:
-            if not any(standing.evidence_days):
+            member = population.members[standing.account_id]
+            risk = member.risk
+            if risk is None:
                 continue
-            risk = population.members[standing.account_id].risk
-            news = risk.note(standing.evidence_days) if risk is not None else None
+            news = risk.note(standing.evidence_days) if any(standing.evidence_days) else None
             if news is not None:
                 noted[standing.account_id] = Trigger(news)
+            # of an earlier day it is no news: whoever went back in time will come to this day again
+            if standing.day >= member.day and risk.note_engagement(fell=standing.engagement_fell):
+                trigger = Trigger.ENGAGEMENT_FALL if standing.engagement_fell else Trigger.EVIDENCE_OVER
+                noted.setdefault(standing.account_id, trigger)
         for change in changes:
             risk = population.members[change.account_id].risk
             fall_day = _fall_day(change.direction, change.effective_at_us)

@@ -5,8 +5,9 @@ Nothing of it is kept in memory only: after a claim every account is counted, an
 
 import json
 from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
-from segmentation.classification import Classifier, Traits
+from segmentation.classification import SHARED_TRAITS_MAX, Classifier, Traits
 from segmentation.policy import Policy
 from segmentation.population import Member, Population
 from segmentation.potential import ClassEstimates, ClassFigures, ClassPath
@@ -25,6 +26,8 @@ from segmentation.worklist import (
 from state.documents import decode_traits, encode_traits
 from state.shard_store import Commit, ShardStore
 from streams.messages import json_bytes
+
+T = TypeVar("T")
 
 COUNTED_AT_ONCE = 2_000
 PLACED_AT_ONCE = 200
@@ -96,9 +99,9 @@ class Worklists:
         self._store, self._populations = store, populations
         self._assessor, self._no_traits = Assessor(policy), Classifier.of(policy).no_traits
         self._lists: dict[str, Worklist] = {}
-        self._uncounted = [
-            (member, population) for population in populations.values() for member in population.members.values()
-        ]
+        self._traits: dict[bytes, Traits] = {}
+        """By their documents, as they are stored."""
+        self._uncounted = [(population, list(population.members.values())) for population in populations.values()]
         """Until all are counted, nobody is placed: what a class is worth would rest on a part of it."""
         self._stored_fields = set(stored_fields)
         self._rises: dict[str, Rises] = {}
@@ -111,7 +114,8 @@ class Worklists:
     @property
     def waiting(self) -> int:
         """Accounts that are to be placed; of some more than once."""
-        return len(self._uncounted) + len(self._touched) + len(self._to_place)
+        uncounted = sum(len(members) for _, members in self._uncounted)
+        return uncounted + len(self._touched) + len(self._to_place)
 
     def touch(self, population: Population, members: Iterable[Member]) -> None:
         """Something happened to these accounts. O(members)."""
@@ -152,9 +156,12 @@ class Worklists:
         Returns whether there is anything in it to carry out.
         """
         if self._uncounted:
-            counted = _taken_off(self._uncounted, COUNTED_AT_ONCE)
-            await self._count(counted)
-            self._touched.update(counted)
+            population, members = self._uncounted[-1]
+            chunk = _taken_off(members, COUNTED_AT_ONCE)
+            await self._count((member, population) for member in chunk)
+            self.touch(population, chunk)
+            if not members:
+                self._uncounted.pop()
             return False
         if not self._to_place:
             self._to_place, self._touched = [*self._touched.items()], {}
@@ -184,8 +191,17 @@ class Worklists:
             worklist = self._lists[population.name] = Worklist(population, self._assessor)
         unknown = [account_id for account_id in account_ids if not worklist.knows(account_id)]
         for account_id, document in zip(unknown, await self._store.load("traits", unknown), strict=True):
-            worklist.know(account_id, self._no_traits if document is None else decode_traits(document))
+            worklist.know(account_id, self._no_traits if document is None else self._shared_traits(document))
         return worklist
+
+    def _shared_traits(self, document: bytes) -> Traits:
+        """One object for equal ones: many accounts have the same."""
+        traits = self._traits.get(document)
+        if traits is None:
+            traits = decode_traits(document)
+            if len(self._traits) < SHARED_TRAITS_MAX:
+                self._traits[document] = traits
+        return traits
 
     def _store_figures(self, rises: Mapping[str, Rises], commit: Commit) -> None:
         """What the classes add up to, and where the tiers begin, as far as that is other than what is stored."""
@@ -208,7 +224,7 @@ class Worklists:
         self._stored_fields.clear()
 
 
-def _taken_off(members: list[tuple[Member, Population]], count: int) -> list[tuple[Member, Population]]:
+def _taken_off(members: list[T], count: int) -> list[T]:
     """The last so many, which are not in the list any more. O(count)."""
     taken = members[-count:]
     del members[-count:]

@@ -128,6 +128,6 @@ def test_the_fields_of_a_line_are_the_ones_that_the_page_names() -> None:
 def test_the_limits_are_the_ones_that_hold() -> None:
     """How often, how much of the time, how many are read."""
     assert DAYS_BETWEEN == 7 and "once in seven days" in TEXT
-    assert WORKLISTS_SHARE == 0.1 and "a tenth of a worker's time" in TEXT
+    assert WORKLISTS_SHARE == 0.03 and "3 % of a worker's time" in TEXT
     assert f"{READ_AT_ONCE} at a time" in TEXT and f"N + {SPARE}" in TEXT
     assert COVERED_SHARE == 0.8

@@ -203,6 +203,33 @@ FROM (
 WHERE name IN (SELECT name FROM evidence_rules)
 GROUP BY account_id, name;
 
+-- Who engages less than half as often as in its own past, if that was one day in eight at least.
+CREATE TABLE fallen AS
+WITH spans AS (
+    SELECT engagement_days, greatest(1, engagement_days // 3) AS recent_days FROM rules
+),
+engaged AS (
+    SELECT DISTINCT account_id, occurred_day
+    FROM events
+    WHERE topic = 'engagements' AND kind NOT IN ('cancel_request', 'support_ticket')
+),
+counted AS (
+    SELECT
+        account_id,
+        count(*) FILTER (occurred_day > judged.day - recent_days) AS recent,
+        count(*) FILTER (occurred_day <= judged.day - recent_days) AS past
+    FROM engaged
+    JOIN judged USING (account_id)
+    CROSS JOIN spans
+    WHERE occurred_day > judged.day - engagement_days AND occurred_day <= judged.day
+    GROUP BY account_id
+)
+SELECT account_id
+FROM counted
+CROSS JOIN spans
+WHERE past * 8 >= engagement_days - recent_days
+    AND 2 * recent * (engagement_days - recent_days) < past * recent_days;
+
 -- The levels of risk that are allowed: with a band, or where the shards' clocks show different days, there may be several.
 -- Which one an account has is decided on a day between the first that a clock shows and its own shard's.
 CREATE TABLE allowed_levels AS
@@ -232,9 +259,15 @@ scores AS (
     SELECT
         account_id,
         on_day,
-        100 * coalesce(factor, 1) * chance / (1 - chance + coalesce(factor, 1) * chance) AS score
+        100 * raised.factor * chance / (1 - chance + raised.factor * chance) AS score
     FROM chances
+    CROSS JOIN rules
+    LEFT JOIN fallen USING (account_id)
     LEFT JOIN factors USING (account_id, on_day)
+    CROSS JOIN LATERAL (
+        SELECT coalesce(factors.factor, 1)
+            * CASE WHEN fallen.account_id IS NULL THEN 1 ELSE engagement_factor END AS factor
+    ) AS raised
 )
 SELECT
     account_id,

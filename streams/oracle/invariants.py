@@ -198,6 +198,21 @@ def evidence(database: Database) -> Iterator[Row]:
     """)
 
 
+def engagement(database: Database) -> Iterator[Row]:
+    """The ranking stage knows who engages less than half as often as in its own past."""
+    return database.rows("""
+        SELECT
+            account_id,
+            CASE WHEN fallen.account_id IS NULL THEN 'as ever' ELSE 'fallen' END,
+            CASE WHEN risks.engagement_fell THEN 'fallen' ELSE 'as ever' END
+        FROM risks
+        JOIN rhythms USING (account_id)
+        LEFT JOIN fallen USING (account_id)
+        WHERE risks.engagement_fell <> (fallen.account_id IS NOT NULL)
+        ORDER BY account_id
+    """)
+
+
 def risk_level(database: Database) -> Iterator[Row]:
     """An account's level of risk is one that its score and the band allow."""
     return database.rows("""
@@ -557,6 +572,7 @@ INVARIANTS: tuple[Invariant, ...] = (
     told,
     rhythm,
     evidence,
+    engagement,
     risk_level,
     risk_told,
     change_identity,

@@ -4,7 +4,7 @@
 -- The policy.
 CREATE TABLE rules (
     window_days INTEGER, new_start_days INTEGER, band_bp INTEGER, by_revenue BOOLEAN, base_currency VARCHAR,
-    default_population VARCHAR, r DOUBLE, alpha_days DOUBLE, a DOUBLE, b DOUBLE, horizon_days INTEGER, kept_days INTEGER
+    engagement_days INTEGER, engagement_factor DOUBLE, default_population VARCHAR, r DOUBLE, alpha_days DOUBLE, a DOUBLE, b DOUBLE, horizon_days INTEGER, kept_days INTEGER
 );
 CREATE TABLE evidence_rules (name VARCHAR, factor DOUBLE, days INTEGER);
 CREATE TABLE risk_boundaries (score DOUBLE, lower_score DOUBLE);
@@ -22,7 +22,7 @@ CREATE TABLE accounts (
     is_announced BOOLEAN
 );
 CREATE TABLE risks (
-    account_id VARCHAR, first_day INTEGER, last_day INTEGER, days_bought INTEGER, level VARCHAR, told_level VARCHAR,
+    account_id VARCHAR, first_day INTEGER, last_day INTEGER, days_bought INTEGER, engagement_fell BOOLEAN, level VARCHAR, told_level VARCHAR,
     sequence BIGINT, effective_at_us BIGINT
 );
 CREATE TABLE evidence (account_id VARCHAR, name VARCHAR, day INTEGER);

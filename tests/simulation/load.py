@@ -117,9 +117,9 @@ class Load:
             document["attributes"] = {
                 name: chance.choice(values) for name, values in stated.items() if chance.random() < 0.6
             }
-        elif kind < 0.25:
+        elif kind < 0.35:
             topic = Topic.ENGAGEMENTS
-            document["kind"] = chance.choice(["login", "cancel_request", "support_ticket"])
+            document["kind"] = chance.choice(["login", "login", "login", "cancel_request", "support_ticket"])
         else:
             amount_minor = chance.choice(AMOUNTS_MINOR)
             document |= {"amount_minor": amount_minor, "currency": "USD"}

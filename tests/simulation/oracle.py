@@ -51,6 +51,8 @@ class Expected(NamedTuple):
     """The days with a purchase up to `day`, in order."""
     evidence: tuple[int, int, int]
     """The last day of a request to cancel, of a support ticket, of a refund; 0: none."""
+    engagement_fell: bool
+    """It engages less than half as often as in its own past."""
 
     @property
     def is_ranked(self) -> bool:
@@ -86,6 +88,7 @@ def _expected(snapshot: Snapshot, log: SimulatedLog, policy: Policy) -> dict[str
     firsts: dict[str, int] = defaultdict(lambda: NEVER)
     bought: dict[str, set[int]] = defaultdict(set)
     evidence: dict[tuple[str, str], int] = defaultdict(int)
+    engaged: dict[str, set[int]] = defaultdict(set)
     revenues: dict[str, int] = defaultdict(int)
     days = {shard.partition: shard.day for shard in snapshot.account_shards}
     for (account_id, topic, _), meaning in events.items():
@@ -93,6 +96,8 @@ def _expected(snapshot: Snapshot, log: SimulatedLog, policy: Policy) -> dict[str
         happened = "refund" if meaning.is_refund else meaning.engagement
         if happened is not None:
             evidence[account_id, happened] = max(evidence[account_id, happened], meaning.occurred_day)
+            if happened == "login":
+                engaged[account_id].add(meaning.occurred_day)
         if topic is Topic.PURCHASES:
             if not meaning.is_refund:
                 firsts[account_id] = min(firsts[account_id], meaning.day)
@@ -113,6 +118,7 @@ def _expected(snapshot: Snapshot, log: SimulatedLog, policy: Policy) -> dict[str
                 evidence[account_id, "support_ticket"],
                 evidence[account_id, "refund"],
             ),
+            _has_fallen(engaged[account_id], days[shard], policy.engagement_days),
         )
         for account_id, shard in shards.items()
     }
@@ -200,8 +206,10 @@ def _risks(snapshot: Snapshot, log: SimulatedLog, expected: Mapping[str, Expecte
             evidence = (*about.evidence, falls.get(account_id, 0))
             if risk.evidence_days != evidence:
                 yield Wrong("evidence", account_id, evidence, risk.evidence_days)
+            if risk.engagement_fell is not about.engagement_fell:
+                yield Wrong("engagement", account_id, about.engagement_fell, risk.engagement_fell)
             scores = [
-                _score(about.bought, evidence, day, policy)
+                _score(about.bought, evidence, day, policy, fell=about.engagement_fell)
                 for day in range(max(min(first_day, about.day), rhythm[1]), about.day + 1)
             ]
             allowed = [
@@ -229,7 +237,15 @@ def _falls(log: SimulatedLog) -> dict[str, int]:
     }
 
 
-def _score(bought: tuple[int, ...], evidence: tuple[int, ...], day: int, policy: Policy) -> float:
+def _has_fallen(days: set[int], day: int, engagement_days: int) -> bool:
+    recent_days = max(1, engagement_days // 3)
+    recent = sum(day - recent_days < on <= day for on in days) / recent_days
+    past_days = engagement_days - recent_days
+    past = sum(day - engagement_days < on <= day - recent_days for on in days) / past_days
+    return past >= 1 / 8 and recent < past / 2
+
+
+def _score(bought: tuple[int, ...], evidence: tuple[int, ...], day: int, policy: Policy, *, fell: bool) -> float:
     """In percent, by the textbook."""
     assert policy.model is not None
     r, alpha, a, b = policy.model.buying
@@ -238,7 +254,7 @@ def _score(bought: tuple[int, ...], evidence: tuple[int, ...], day: int, policy:
     silent: float = ((alpha + age) / (alpha + age + horizon)) ** (r + x)
     chance = float(1 - alive * (1 - silent))
     about = policy.risk.evidence
-    odds = chance / (1 - chance)
+    odds = chance / (1 - chance) * (about.engagement_fall if fell else 1)
     factors = (about.cancel_request, about.support_ticket, about.refund, about.tier_fall)
     for factor, since in zip(factors, evidence, strict=True):
         if since and since <= day < since + about.days:

@@ -49,7 +49,13 @@ _MODEL = {
     "accounts": 1,
 }
 _RISKS = [
-    {"horizon_days": 1, "watch": 40, "high": 70, "band": 0, "evidence": {"days": 2, "tier_fall": 3}},
+    {
+        "horizon_days": 1,
+        "watch": 40,
+        "high": 70,
+        "band": 0,
+        "evidence": {"days": 2, "tier_fall": 3, "engagement_fall": 2},
+    },
     {"horizon_days": 1, "watch": 30, "high": 60, "band": 15, "evidence": {"days": 1, "refund": 0.5}},
 ]
 _POLICIES = [
@@ -59,6 +65,7 @@ _POLICIES = [
         window_days=window_days,
         new_start_days=new_start_days,
         model=_MODEL,
+        engagement_days=6,
         needs={"training": {"next_step": "Book a course"}},
         icp=[{"attribute": "employees", "at_least": 100, "points": 60}],
         risk=_RISKS[band > 0],

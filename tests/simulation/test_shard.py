@@ -274,6 +274,30 @@ def test_news_on_a_way_that_was_gone_before_is_taken() -> None:
     simulated(test)
 
 
+def test_engagement_of_an_earlier_day_is_no_news() -> None:
+    """An account shard that went back in time tells it again on its way, and will come to the later day again."""
+
+    def told(offset: int, day: int, *, fell: bool) -> Record:
+        standing = Standing("a", "established", 500, 2, day, "engagement", None, None, 5, 5, 1, (0, 0, 0), 1, fell)
+        progress = {str(Topic.ENGAGEMENTS): offset + 1}
+        message = Standings(0, progress, None, 10 * MICROSECONDS_PER_DAY, "live", [standing])
+        return Record((Topic.STANDINGS, 0), offset, 0, b"all", encode_standings(message), (), None, None)
+
+    async def test(scene: Scene) -> None:
+        shard = await _ranking_of_three(scene.redis)
+        await shard.claim()
+        found = []
+        for offset, (day, fell) in enumerate([(10, True), (9, False), (10, False)]):
+            record = told(offset, day, fell=fell)
+            await shard.offer(Topic.STANDINGS, cast(Batch, OneBatch([record], offset, offset + 1)))
+            risk = shard.populations["all"].members["a"].risk
+            found.append(risk is not None and risk.engagement_fell)
+        assert found == [True, True, False]
+        await shard.close()
+
+    simulated(test)
+
+
 def test_silence_counts_once_every_shard_has_told_the_days() -> None:
     """One account shard is three hundred days ahead. The other one may still have purchases of these days to tell."""
     log = SimulatedLog(1, Random(0))

@@ -124,7 +124,7 @@ async def test_a_commit_is_refused_where_somebody_wrote_the_progress(store: Shar
     """Whatever else says that nothing happened: the offsets that were loaded are not the ones that are stored."""
     await store.claim("one")
     await store.commit(full_commit(PROGRESS))
-    await store.redis.hset(store.keys.meta, "progress", b'{"purchases":9}')
+    await store.redis.hset(store.keys.meta, mapping={"progress": b'{"purchases":9}'})
     held = await keyspace(store.redis)
     with pytest.raises(Refused):
         await store.commit(full_commit(PROGRESS | {"ticks": 4}))

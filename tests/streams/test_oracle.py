@@ -1,11 +1,12 @@
 """The oracle finds nothing wrong where nothing is, and each of its invariants finds the damage that it is there for."""
 
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import orjson
 import pytest
@@ -13,12 +14,13 @@ from aiokafka.structs import ConsumerRecord
 from redis.asyncio import Redis
 
 from segmentation.account import Account
+from segmentation.classification import Traits
 from segmentation.events import MICROSECONDS_PER_DAY
 from segmentation.money import Converter
 from segmentation.population import Member
 from segmentation.risk import Level, Risk
 from segmentation.segments import Segment
-from state.documents import decode_account, decode_member, encode_account, encode_member
+from state.documents import decode_account, decode_member, encode_account, encode_member, encode_traits
 from state.founding import Founding
 from state.keys import ShardKeys, StageName, shard_keys
 from state.shard_store import ShardStore
@@ -26,7 +28,7 @@ from streams.changes import INPUT_OFFSET
 from streams.embedded import Embedded
 from streams.instants import format_instant, parse_instant
 from streams.log import LogReader
-from streams.messages import Outgoing, encode_outgoing
+from streams.messages import Outgoing, encode_outgoing, json_bytes
 from streams.oracle import CannotVerify, Report, verify
 from streams.oracle.database import Database, EventRecord
 from streams.oracle.invariants import INVARIANTS
@@ -220,6 +222,28 @@ async def another_member(redis: Redis, settings: Settings) -> None:
             return
 
 
+async def attributes_made_up(redis: Redis, settings: Settings) -> None:
+    """Damage that lets the ranking stage know what the account has never said."""
+    keys, _ = await _find(redis, settings, StageName.RANKING)
+    await redis.hset(keys.traits, ACCOUNT, encode_traits(Traits(("retail",), 0, "", "")))
+
+
+async def class_damage(redis: Redis, settings: Settings) -> None:
+    """Damage that counts an account more in every class."""
+    keys, _ = await _find(redis, settings, StageName.RANKING)
+    for field, document in (await redis.hgetall(keys.figures)).items():
+        if cast(bytes, field).startswith(b"class"):
+            accounts, *rest = json.loads(document)
+            await redis.hset(keys.figures, field, json_bytes([accounts + 1, *rest]))
+
+
+async def off_the_worklists(redis: Redis, settings: Settings) -> None:
+    """Damage that takes the account off its worklist."""
+    keys, document = await _find(redis, settings, StageName.RANKING)
+    member, _ = decode_member(ACCOUNT, document)
+    assert await redis.zrem(getattr(keys, f"worklist_{member.current_segment}"), ACCOUNT) == 1
+
+
 def counted(topic: Topic, **changes: int) -> Damage:
     """Damage that changes what shard 1 has counted of an input."""
 
@@ -272,6 +296,11 @@ def _asked_to_cancel(member: Member) -> None:
     risk.evidence_days = (1, *risk.evidence_days[1:])
 
 
+def _engages_less(member: Member) -> None:
+    risk = _risk_of(member)
+    risk.engagement_fell = not risk.engagement_fell
+
+
 def _other_risk(member: Member) -> None:
     risk = _risk_of(member)
     risk.level = Level.LOW if risk.level is not Level.LOW else Level.HIGH
@@ -299,17 +328,27 @@ STATE_DAMAGES: dict[str, tuple[Damage, set[str]]] = {
     "an account lost": (lost(StageName.ACCOUNTS), {"known_accounts", "announced"}),
     "an account of nobody": (another_account, {"known_accounts", "announced"}),
     "a member with another revenue": (member_damage(_richer), {"standing"}),
-    "a member of another stage": (member_damage(_set(stage="prospect", tier=None)), {"standing", "segment", "told"}),
-    "a member in another tier": (member_damage(_other_tier), {"segment", "told"}),
+    "a member of another stage": (
+        member_damage(_set(stage="prospect", tier=None)),
+        {"standing", "segment", "told", "places"},
+    ),
+    "a member in another tier": (member_damage(_other_tier), {"segment", "told", "places"}),
     "a member told otherwise": (member_damage(_told_otherwise), {"told", "last_change", "compacted"}),
     "a member with a change more": (member_damage(_told_once_more), {"last_change", "compacted"}),
     "a member told at another time": (member_damage(_told_later), {"last_change"}),
-    "a member lost": (lost(StageName.RANKING), {"announced", "last_change", "compacted", "rhythm"}),
+    "a member lost": (
+        lost(StageName.RANKING),
+        {"announced", "last_change", "compacted", "rhythm", "class_figures", "places"},
+    ),
     "a purchase day forgotten": (member_damage(_bought_less), {"rhythm"}),
     "a request to cancel made up": (member_damage(_asked_to_cancel), {"evidence"}),
     "a member at another risk": (member_damage(_other_risk), {"risk_level", "risk_told"}),
     "a member whose risk was told otherwise": (member_damage(_risk_told), {"risk_told", "last_change", "compacted"}),
-    "a member twice": (another_member, {"announced"}),
+    "a member twice": (another_member, {"announced", "class_figures"}),
+    "an engagement that fell made up": (member_damage(_engages_less), {"engagement"}),
+    "attributes made up": (attributes_made_up, {"traits"}),
+    "a class with an account more": (class_damage, {"class_figures"}),
+    "an account taken off the worklists": (off_the_worklists, {"places"}),
     "a record counted twice": (counted(Topic.PURCHASES, applied=1), {"consumed"}),
     "a tick not counted": (counted(Topic.TICKS, applied=-1), {"consumed"}),
     "new events taken for duplicates": (
@@ -639,7 +678,7 @@ async def test_what_is_left_of_a_log_is_compared(pure: Installed) -> None:
     async with damaged(pure) as (redis, _), TamperedReader(pure.settings, untouched, {Topic.PURCHASES: 60}) as reader:
         await member_damage(_other_tier)(redis, pure.settings)
         report = await verify(*pure, redis, reader)
-    assert _kinds(report) == {"segment", "told"}
+    assert _kinds(report) == {"segment", "told", "places"}
 
 
 # -- at rest -----------------------------------------------------------------------------------------------------------
