@@ -176,7 +176,6 @@ class Risk:
         due_day: int = NEVER,
         evidence_days: EvidenceDays = NO_EVIDENCE,
         bought_in_window: int = 0,
-        *,
         engagement_fell: bool = False,
     ) -> None:
         self.first_day = first_day

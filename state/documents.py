@@ -24,10 +24,16 @@ _ENGAGEMENT_FELL = 2
 
 _MEMBER = Struct(f"<BBBHIQq{_INTEGER_SIZE}s")
 """Stage, tier, segment, day, sequence, version, effective at, revenue. Then the risk, and the population's name."""
-_RISK = Struct("<HHHHHBBBIQHHHH")
+_RISK = Struct("<HHHHHBBBIQ")
 """How many days had a purchase, how many of them in the window, the first and the last of them, due day, whether
-engagement fell, level, level told, sequence, effective at, the days of evidence."""
-_NO_RISK = _RISK.pack(0, 0, 0, 0, NEVER, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+engagement fell, level, level told, sequence, effective at."""
+_EVIDENCE = Struct("<HHHH")
+"""The days of evidence, after the risk."""
+_NO_EVIDENCE = _EVIDENCE.pack(*NO_EVIDENCE)
+_NO_RISK = _RISK.pack(0, 0, 0, 0, NEVER, 0, 0, 0, 0, 0) + _NO_EVIDENCE
+_RISK_AT = _MEMBER.size
+_EVIDENCE_AT = _RISK_AT + _RISK.size
+_NAME_AT = _EVIDENCE_AT + _EVIDENCE.size
 _LEVEL_CODES: dict[str, int] = {level: code for code, level in enumerate(LEVELS)}
 _STAGES = tuple(Stage)
 _STAGE_CODES: dict[str, int] = {stage: code for code, stage in enumerate(_STAGES)}
@@ -140,9 +146,9 @@ def decode_member(account_id: str, document: bytes) -> tuple[Member, str]:
         version=version,
         effective_at_us=effective_at_us,
         revenue_minor=int.from_bytes(revenue, "little", signed=True),
-        risk=_decode_risk(document, _MEMBER.size),
+        risk=_decode_risk(document),
     )
-    return member, document[_MEMBER.size + _RISK.size :].decode()
+    return member, document[_NAME_AT:].decode()
 
 
 def _encode_risk(risk: Risk) -> bytes:
@@ -157,14 +163,18 @@ def _encode_risk(risk: Risk) -> bytes:
         _LEVEL_CODES[risk.told_level],
         risk.sequence,
         risk.effective_at_us,
-        *risk.evidence_days,
+    ) + (_NO_EVIDENCE if risk.evidence_days is NO_EVIDENCE else _EVIDENCE.pack(*risk.evidence_days))
+
+
+def _decode_risk(document: bytes) -> Risk | None:
+    if document[_RISK_AT:_NAME_AT] == _NO_RISK:
+        return None
+    # by position, and nothing unpacked that is mostly not there: a claim does this for each of a million members
+    days_bought, in_window, first_day, last_day, due_day, fell, level, told_level, sequence, at_us = _RISK.unpack_from(
+        document, _RISK_AT
     )
-
-
-def _decode_risk(document: bytes, at: int) -> Risk | None:
-    days_bought, bought_in_window, first_day, last_day, due_day, fell, *rest = _RISK.unpack_from(document, at)
-    level, told_level, sequence, effective_at_us, *evidence_days = rest
-    if not (days_bought or sequence or any(evidence_days)):
+    evidence = document[_EVIDENCE_AT:_NAME_AT]
+    if not (days_bought or sequence) and evidence == _NO_EVIDENCE:
         return None
     return Risk(
         DAYS[first_day],
@@ -173,9 +183,9 @@ def _decode_risk(document: bytes, at: int) -> Risk | None:
         LEVELS[level],
         LEVELS[told_level],
         sequence,
-        effective_at_us,
+        at_us,
         DAYS[due_day],
-        tuple(evidence_days) if any(evidence_days) else NO_EVIDENCE,
-        bought_in_window,
-        engagement_fell=bool(fell),
+        NO_EVIDENCE if evidence == _NO_EVIDENCE else _EVIDENCE.unpack(evidence),
+        in_window,
+        fell == 1,
     )

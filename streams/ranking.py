@@ -50,6 +50,8 @@ CHANGES_AT_ONCE = 1_000
 """After a silence, accounts whose changes are announced in one commit."""
 WORKLISTS_SHARE = 0.03
 """Of the time while batches come, for putting accounts into their places on the worklists."""
+WORKLISTS_IDLE_SHARE = 0.5
+"""While none comes: one may come."""
 LOOKS_AT_ONCE = 1_000
 """Accounts that are looked at in one commit because silence may have changed their risk."""
 
@@ -547,8 +549,8 @@ class RankingShard(Shard):
         await super().pace()
         spent, self._spent_seconds = self._spent_seconds, 0.0
         is_busy, self._is_busy = self._is_busy, False
-        if spent and is_busy:
-            await asyncio.sleep(spent / WORKLISTS_SHARE)
+        if spent:
+            await asyncio.sleep(spent / (WORKLISTS_SHARE if is_busy else WORKLISTS_IDLE_SHARE))
 
     async def _records(
         self, population: Population, changes: Sequence[Change | RiskChange], mode: Mode, end: int

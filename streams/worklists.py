@@ -29,8 +29,8 @@ from streams.messages import json_bytes
 
 T = TypeVar("T")
 
-COUNTED_AT_ONCE = 2_000
-PLACED_AT_ONCE = 200
+COUNTED_AT_ONCE = 500
+PLACED_AT_ONCE = 100
 DAYS_BETWEEN = 7
 """An account to which nothing happens is assessed again after so many days: silence goes on, and cutoffs move."""
 

@@ -145,6 +145,7 @@ def test_a_member_is_read_as_it_was_written(
     st.integers(0, 2**64 - 1),
     days,
     st.tuples(days, days, days, days) | st.just(NO_EVIDENCE),
+    st.booleans(),
 )
 def test_a_risk_is_read_as_it_was_written(
     bought: tuple[int, int, int],
@@ -154,9 +155,10 @@ def test_a_risk_is_read_as_it_was_written(
     effective_at_us: int,
     due_day: int,
     evidence_days: tuple[int, ...],
+    fell: bool,
 ) -> None:
     """Also where nothing is known of it but a fall that the log told of."""
-    risk = Risk(*bought, level, told_level, sequence, effective_at_us, due_day, evidence_days)
+    risk = Risk(*bought, level, told_level, sequence, effective_at_us, due_day, evidence_days, bought[2] // 2, fell)
     read, _ = decode_member("acme", encode_member(Member("acme", risk=risk), "all"))
     if not (bought[2] or sequence or any(evidence_days)):
         assert read.risk is None
