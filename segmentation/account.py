@@ -265,7 +265,8 @@ class Account:
         day = event.occurred_at_us // MICROSECONDS_PER_DAY
         if event.kind in EVIDENCE_TOLD:
             self._note_evidence(event.kind, event.occurred_at_us)
-        elif day > horizon and self.engaged_days.add(day, horizon):
+        elif day > horizon and self.engaged_days.add(day):
+            self.engaged_days.let_go(horizon)
             turn = self._look_at_engagement(policy)
             self.due_day = min(self.due_day, NEVER if turn is None else turn)
         if day > horizon:

@@ -7,6 +7,7 @@ rhythm: only those after it, the repeats, are counted.
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from segmentation.days import DaySet
 from segmentation.events import Purchase
 
 KEPT_DAYS = 3_650
@@ -31,34 +32,17 @@ class BuyingHistory(NamedTuple):
         return self.age_days - self.recency_days
 
 
-class PurchaseDays:
-    """The days on which an account has bought, as a set: order and duplicates leave no trace in it.
+class PurchaseDays(DaySet):
+    """The days on which an account has bought, dated ahead or late. What lies KEPT_DAYS before the newest is let go."""
 
-    One bit a day from the first one on, so the days of a year take 46 bytes, however much was bought.
-    """
+    __slots__ = ()
 
-    __slots__ = ("bits", "first_day")
-
-    def __init__(self, first_day: int = 0, bits: int = 0) -> None:
-        self.first_day = first_day
-        """The first of the days; 0 where there is none."""
-        self.bits = bits
-        """Bit n: bought on `first_day` + n. Odd, or 0 where there is no day."""
-
-    def add(self, day: int) -> None:
-        """One more day, dated ahead or late. What lies KEPT_DAYS before the newest is let go. O(days / 64)."""
-        offset = day - self.first_day
-        if not self.bits:
-            self.first_day, self.bits = day, 1
-        elif offset >= 0:
-            self.bits |= 1 << offset
-        else:
-            self.first_day, self.bits = day, self.bits << -offset | 1
-        excess = self.bits.bit_length() - KEPT_DAYS
-        if excess > 0:
-            bits = self.bits >> excess
-            empty = (bits & -bits).bit_length() - 1
-            self.first_day, self.bits = self.first_day + excess + empty, bits >> empty
+    def add(self, day: int) -> bool:
+        """As `DaySet.add`."""
+        is_new = super().add(day)
+        if self.bits.bit_length() > KEPT_DAYS:
+            self.let_go(self.first_day + self.bits.bit_length() - 1 - KEPT_DAYS)
+        return is_new
 
     def history(self, day: int) -> BuyingHistory | None:
         """As of the end of a day, without revenue; None if there is no purchase up to then. O(days / 64)."""
@@ -67,11 +51,6 @@ class PurchaseDays:
             return None
         known = self.bits & ((2 << age) - 1)
         return BuyingHistory(known.bit_count() - 1, known.bit_length() - 1, age)
-
-    def count_since(self, first_day: int, day: int) -> int:
-        """How many of the days are from the first of these two to the second. O(days / 64)."""
-        known = self.bits & ((1 << max(0, day + 1 - self.first_day)) - 1)
-        return (known >> max(0, first_day - self.first_day)).bit_count()
 
     def next_after(self, day: int) -> int | None:
         """The first of the days that lies after a day; None if none does. O(days / 64)."""

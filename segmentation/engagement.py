@@ -6,6 +6,8 @@ the same in whatever order, and however often, events arrive.
 
 from typing import NamedTuple
 
+from segmentation.days import DaySet
+
 PAST_SHARE = 8
 """Who engaged on fewer than one in so many days of the past has no rhythm that could fall."""
 FALLEN_TO = 2
@@ -30,44 +32,16 @@ class Engaged(NamedTuple):
         return FALLEN_TO * self.recent * self.past_days < self.past * self.recent_days
 
 
-class EngagedDays:
-    """The days on which an account engaged, as a set: one bit a day from the first one that is kept."""
+class EngagedDays(DaySet):
+    """The days on which an account engaged, dated ahead or late."""
 
-    __slots__ = ("bits", "first_day")
-
-    def __init__(self, first_day: int = 0, bits: int = 0) -> None:
-        self.first_day = first_day
-        """The first of the days; 0 where there is none."""
-        self.bits = bits
-        """Bit n: engaged on `first_day` + n. Odd, or 0 where there is no day."""
-
-    def add(self, day: int, horizon: int) -> bool:
-        """One more day, after the horizon, up to which days are let go. Returns whether it is new. O(days / 64)."""
-        offset = day - self.first_day
-        if not self.bits:
-            self.first_day, self.bits = day, 1
-            return True
-        if offset >= 0 and self.bits >> offset & 1:
-            return False
-        if offset >= 0:
-            self.bits |= 1 << offset
-        else:
-            self.first_day, self.bits = day, self.bits << -offset | 1
-        if self.first_day <= horizon:
-            bits = self.bits >> (horizon + 1 - self.first_day)
-            empty = (bits & -bits).bit_length() - 1
-            self.first_day, self.bits = horizon + 1 + empty, bits >> empty
-        return True
+    __slots__ = ()
 
     def engaged(self, day: int, engagement_days: int) -> Engaged:
         """As of the end of a day. Of the last `engagement_days` a third is recent, the rest the past. O(days / 64)."""
         recent_days = max(1, engagement_days // 3)
-        all_of_them, recent = (self._count(day - days, day) for days in (engagement_days, recent_days))
+        all_of_them, recent = (self.count(day - days, day) for days in (engagement_days, recent_days))
         return Engaged(recent, recent_days, all_of_them - recent, engagement_days - recent_days)
-
-    def _count(self, after_day: int, day: int) -> int:
-        known = self.bits & ((1 << max(0, day + 1 - self.first_day)) - 1)
-        return (known >> max(0, after_day + 1 - self.first_day)).bit_count()
 
     def next_turn(self, day: int, engagement_days: int) -> int | None:
         """The first day after this one on which the account has fallen, or no longer has, if nothing happens.

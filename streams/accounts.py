@@ -509,7 +509,7 @@ def standing_of(
             else (0, 0, 0)
         ),
         account.evidence_days,
-        account.purchase_days.count_since(account.day - window_days + 1, account.day),
+        account.purchase_days.count(account.day - window_days, account.day),
         account.engagement_fell,
     )
 

@@ -13,11 +13,11 @@ from segmentation.policy import Policy
 POLICY = Policy.default()
 
 
-def days_of(days: list[int], horizon: int = 0) -> EngagedDays:
+def days_of(days: list[int]) -> EngagedDays:
     """A set that these were added to."""
     held = EngagedDays()
     for day in days:
-        held.add(day, horizon)
+        held.add(day)
     return held
 
 
@@ -57,7 +57,8 @@ def test_what_is_let_go_is_of_no_day_that_is_asked_about(ahead: list[int], engag
     for number, later in enumerate(ahead):
         day = 1_000 + number
         on = day - engagement_days + 1 + later % (2 * engagement_days)
-        assert held.add(on, day - engagement_days) is (on not in days)
+        assert held.add(on) is (on not in days)
+        held.let_go(day - engagement_days)
         days.add(on)
         days = {kept for kept in days if kept > day - engagement_days}
         assert held.engaged(day, engagement_days) == by_definition(days, day, engagement_days)
