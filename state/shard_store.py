@@ -19,7 +19,6 @@ from state.keys import ShardKeys, StageName, shard_keys
 SCHEMA_VERSION = 3
 """Of everything this package stores. A worker refuses a store with another one."""
 
-SCANNED_AT_ONCE = 1_000
 OUTBOX_READ_MAX = 2_000
 OUTBOX_READ_BYTES = 4 * 1024 * 1024
 """Outgoing records read at once: so many at most, and none after so many bytes."""
@@ -140,14 +139,6 @@ class ShardStore:
         """Every field of one of the shard's hashes; sees each at least once where nobody writes."""
         async for field, value in self.redis.hscan_iter(getattr(self.keys, name), count=5_000):
             yield field.decode(), value
-
-    async def scan_some(self, name: str, cursor: int) -> tuple[dict[str, bytes], int]:
-        """Some fields of one of the shard's hashes, and the cursor with which to go on: 0 to begin, and at the end.
-
-        Every field that is there all the while is among them at least once.
-        """
-        following, found = await self.redis.hscan(getattr(self.keys, name), cursor, count=SCANNED_AT_ONCE)
-        return {field.decode(): value for field, value in cast(dict[bytes, bytes], found).items()}, int(following)
 
     async def due(self, until_day: int, limit: int) -> list[tuple[str, int]]:
         """Up to limit (account, due day), due on the day or before it, in order of day and account."""

@@ -6,7 +6,7 @@ applied everything before. What is due when a tick has passed is done in chunks,
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from redis.exceptions import RedisError
@@ -37,6 +37,9 @@ from streams.wire import BadRecord, Decoder
 log = logging.getLogger(__name__)
 
 POPULATION = "all"
+
+DESCRIBED_AT_ONCE = 1_000
+"""Accounts of which one message says again what their attributes say."""
 
 PACE_SECONDS = 0.01
 PACE_SECONDS_MAX = 1.0
@@ -117,7 +120,8 @@ class AccountShard(Shard):
         """Up to which offset of the signups the ranking stage was told what attributes say."""
         self.classification_hash: str = state.get("classification_hash", self.policy.classification_hash)
         """By which rules it was told so of all accounts. Where they are others now, it is told again of each."""
-        self._describe_from = 0
+        self._to_describe: AsyncIterator[tuple[str, bytes]] | None = None
+        """The profiles of which that is still to be done; None: it has not begun."""
         self.decoder.unknown_fields = 0
         self._young, self._old = {}, {}
         self._held.clear()
@@ -439,12 +443,18 @@ class AccountShard(Shard):
 
     async def _describe_again(self) -> None:
         """Tell of one chunk of the accounts what their attributes say by rules that are others than before."""
-        documents, self._describe_from = await self.store.scan_some("profiles", self._describe_from)
+        if self._to_describe is None:
+            self._to_describe = self.store.scan("profiles")
+        profiles: dict[str, Profile] = {}
+        async for account_id, document in self._to_describe:
+            profiles[account_id] = decode_profile(document)
+            if len(profiles) == DESCRIBED_AT_ONCE:
+                break
+        else:
+            self._to_describe, self.classification_hash = None, self.policy.classification_hash
         commit = Commit(self.progress, {})
         out: list[Outgoing] = []
-        self._describe({name: decode_profile(document) for name, document in documents.items()}, commit, out)
-        if not self._describe_from:
-            self.classification_hash = self.policy.classification_hash
+        self._describe(profiles, commit, out)
         commit.state = self._state()
         await self.commit(commit, out)
 

@@ -16,8 +16,6 @@ from tests.simulation.network import Network, Troubles
 Value = dict[bytes, Any] | list[bytes]
 """A hash, a sorted set (member -> score) or a list."""
 
-HSCAN_FIELDS_MAX = 3
-
 _SCRIPTS = Path(state.__path__[0])
 
 
@@ -171,15 +169,6 @@ class SimulatedRedis:
         """HSCAN, in one round trip."""
         for item in await self.network.call(lambda: list(self._hash(key).items())):
             yield item
-
-    async def hscan(self, key: str, cursor: int, count: int) -> tuple[int, dict[bytes, bytes]]:
-        """HSCAN, of which the cursor is how many fields were read."""
-
-        def scan() -> tuple[int, dict[bytes, bytes]]:
-            fields, end = list(self._hash(key).items()), cursor + min(count, HSCAN_FIELDS_MAX)
-            return end if end < len(fields) else 0, dict(fields[cursor:end])
-
-        return await self.network.call(scan)
 
     async def zrange(
         self,

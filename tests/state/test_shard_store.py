@@ -384,18 +384,3 @@ async def test_entries_of_one_beginning_are_read_by_their_names(store: ShardStor
     assert await store.last("worklist_prospect", "emea/", 0, 2) == ["emea/100/ä", "emea/100/b"]
     assert await store.last("worklist_prospect", "emea/", 2, 2) == ["emea/005/a"]
     assert await store.last("worklist_prospect", "amer/", 0, 2) == []
-
-
-async def test_a_hash_is_read_a_part_at_a_time(store: ShardStore) -> None:
-    """Every field, though it takes several calls."""
-    await store.claim("one")
-    commit = Commit(PROGRESS, {})
-    wanted = {f"account-{number}": str(number).encode() for number in range(5_000)}
-    commit.sets["profiles"] = wanted
-    await store.commit(commit)
-    found, cursor, calls = dict[str, bytes](), 0, 0
-    while calls == 0 or cursor:
-        some, cursor = await store.scan_some("profiles", cursor)
-        found |= some
-        calls += 1
-    assert found == wanted and calls > 1

@@ -7,10 +7,11 @@ import pytest
 
 from segmentation.policy import Policy
 from segmentation.segments import Segment
+from streams import accounts
 from streams.oracle import verify
 from streams.rest import wait_at_rest
 from streams.top import Top, Wanted, top
-from tests.pipeline import PATIENCE_SECONDS, Installation, Servers, event, moment, until
+from tests.pipeline import PATIENCE_SECONDS, Installation, Servers, event, moment
 
 Scores = list[tuple[bytes, float]]
 
@@ -125,8 +126,9 @@ async def test_what_is_kept_is_what_would_be_worked_out_anew(embedded: Servers) 
         assert len(kept) == 30
 
 
-async def test_another_policy_classifies_everybody_again(embedded: Servers) -> None:
-    """And fits everybody again: it is told of accounts that say nothing new."""
+async def test_another_policy_classifies_everybody_again(embedded: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And fits everybody again, a few at a time: it is told of accounts that say nothing new."""
+    monkeypatch.setattr(accounts, "DESCRIBED_AT_ONCE", 2)
     async with Installation(embedded, policy=POLICY) as installation:
         async with installation.worker():
             for number in range(5):
@@ -135,16 +137,13 @@ async def test_another_policy_classifies_everybody_again(embedded: Servers) -> N
             await installation.tick(moment(2))
             await ask(installation)
         other = POLICY.with_changes(classes={"by": ["employees"]}, icp=[])
-        async with installation.worker(policy=other):
+        async with installation.worker(policy=other) as running:
+            await running.claimed()
             installation.policy = other
-
-            async def told() -> bool:
-                state = await installation.state()
-                traits = [traits for shard in state.ranking_shards for traits in shard.traits.values()]
-                return [t.class_path for t in traits].count(("mid",)) == 3 and not any(t.fit for t in traits)
-
-            await until(told, "everybody to be classified")
             await ask(installation)
+            state = await installation.state()
+            traits = [traits for shard in state.ranking_shards for traits in shard.traits.values()]
+            assert [t.class_path for t in traits].count(("mid",)) == 3 and not any(t.fit for t in traits)
             report = await verify(installation.settings, other, installation.redis, installation.reader)
             assert report.is_right and not report.warnings
 
