@@ -116,11 +116,11 @@ class RankingShard(Shard):
         """Of the time that passes: as the message that was taken last has it."""
         self.announcing: Mode | None = state.get("announcing")
         """A silence is over, and not all that differs from what was told is announced yet: in which mode it is."""
-        members: dict[str, dict[str, Member]] = {}
+        members: dict[str, list[Member]] = {}
         async for account_id, document in self.store.scan("documents"):
             member, population = decode_member(account_id, document)
-            members.setdefault(population, {})[account_id] = member
-        self.populations = {name: self._new_population(name, held.values()) for name, held in members.items()}
+            members.setdefault(population, []).append(member)
+        self.populations = {name: self._new_population(name, held) for name, held in members.items()}
         if self._member_count() != state.get("members", self._member_count()):
             # A server that was started again in the middle does not know how far the scan was, and goes on anywhere.
             self._short_reads += 1
