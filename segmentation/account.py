@@ -191,7 +191,8 @@ class Account:
             self.day = day
             return None
         stage, revenue, from_day = self.stage(policy.new_start_days), self.revenue_minor, self.day
-        change, ledger_due = self.history.advance(from_day, day, policy.window_days) if self.history else (0, None)
+        window_days = policy.window_days
+        change, ledger_due = self.history.advance(from_day, day, window_days) if self.history else (0, None)
         self.revenue_minor += change
         self.day = day
         graduation = self.first_purchase_day + policy.new_start_days
@@ -199,6 +200,7 @@ class Account:
             ledger_due,
             self._look_at_engagement(policy),
             self.purchase_days.next_after(day),
+            None if (leaving := self.purchase_days.next_after(day - window_days)) is None else leaving + window_days,
             graduation if self.first_purchase_day < NEVER else None,
         ]
         self.due_day = min(NEVER, *(due for due in due_days if due is not None and due > day), NEVER)
@@ -248,6 +250,8 @@ class Account:
         if day <= self.day - policy.window_days:
             return  # it left the window before it came
         self._remember(day, amount, entry_id, policy)
+        if not event.is_refund and day <= self.day:
+            self.due_day = min(self.due_day, day + policy.window_days)
         if not amount:
             return
         if day <= self.day:
@@ -265,9 +269,11 @@ class Account:
         day = event.occurred_at_us // MICROSECONDS_PER_DAY
         if event.kind in EVIDENCE_TOLD:
             self._note_evidence(event.kind, event.occurred_at_us)
-        elif day > horizon and self.engaged_days.add(day):
-            self.engaged_days.let_go(horizon)
-            turn = self._look_at_engagement(policy)
+        elif day > horizon and self.engaged_days.add(day) and self.day != NO_DAY:  # else the first tick makes it due
+            fell, turn = self.engagement_fell, self._look_at_engagement(policy)
+            if self.engagement_fell is not fell:
+                # told again tomorrow: the store may go back, and who has heard of tomorrow takes no news of today
+                turn = self.day + 1
             self.due_day = min(self.due_day, NEVER if turn is None else turn)
         if day > horizon:
             if not ledger.open:
@@ -279,6 +285,7 @@ class Account:
     def _look_at_engagement(self, policy: Policy) -> int | None:
         """Whether it has fallen by now. Returns the day on which that turns if nothing happens."""
         days, engagement_days = self.engaged_days, policy.engagement_days
+        days.let_go(self.day - engagement_days)
         self.engagement_fell = days.engaged(self.day, engagement_days).has_fallen
         return days.next_turn(self.day, engagement_days)
 

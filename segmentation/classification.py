@@ -41,10 +41,14 @@ class Traits(NamedTuple):
     """Of the policy's needs, those that it states, in the order in which it does."""
 
 
+NO_TRAITS = Traits((), 0, "", "")
+"""Of an account that has stated nothing: its class is that of all accounts, by whatever attributes others are made."""
+
+
 class Classifier:
     """Makes traits of attributes, by one policy. Equal traits are one object: many accounts have the same."""
 
-    __slots__ = ("_bands", "_by", "_needs", "_rules", "_shared", "no_traits")
+    __slots__ = ("_bands", "_by", "_needs", "_rules", "_shared")
 
     def __init__(
         self,
@@ -58,8 +62,6 @@ class Classifier:
         self._rules = tuple(map(_Rule.of, icp))
         self._needs = frozenset(needs)
         self._shared: dict[Traits, Traits] = {}
-        self.no_traits = self.traits({})
-        """Of an account without attributes."""
 
     @classmethod
     def of(cls, policy: Policy) -> "Classifier":

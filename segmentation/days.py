@@ -26,12 +26,13 @@ class DaySet:
         return True
 
     def let_go(self, horizon: int) -> None:
-        """Drop the days up to the horizon, which is before the last of them. O(days / 64)."""
+        """Drop the days up to the horizon. O(days / 64)."""
         excess = horizon + 1 - self.first_day
-        if excess > 0:
-            bits = self.bits >> excess
-            empty = (bits & -bits).bit_length() - 1
-            self.first_day, self.bits = horizon + 1 + empty, bits >> empty
+        if excess <= 0 or not self.bits:
+            return
+        bits = self.bits >> excess
+        empty = (bits & -bits).bit_length() - 1 if bits else 0
+        self.first_day, self.bits = (horizon + 1 + empty, bits >> empty) if bits else (0, 0)
 
     def count(self, after_day: int, day: int) -> int:
         """How many of the days lie after the first of these two and not after the second. O(days / 64)."""

@@ -21,6 +21,7 @@ from segmentation.buying import BuyingHistory
 SERIES_ERROR = 1e-12
 """Relative; what `expected_purchases` leaves out of its series is less, where nobody says how much is enough."""
 EPSILON = 2.0**-52
+SUM_TERMS_MAX = 20_000
 CLOSED_FORM_TERMS_MAX = 500
 CLOSED_FORM_MIN = 0.001
 """|a - 1|: nearer to its pole the closed form is not used."""
@@ -185,6 +186,8 @@ def _expected_sum(
         ratio = share * (shape + n) / n
         if ratio < 1 and term * ratio <= series_error * total * (1 - ratio):
             return total
+        if n == SUM_TERMS_MAX:
+            return reached  # so many at least: more than anybody has
 
 
 def expected_spend_minor(model: SpendModel, history: BuyingHistory) -> float:

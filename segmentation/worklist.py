@@ -112,7 +112,8 @@ class Worklist:
         """By the finest classes; one without accounts has none."""
         self.changed: set[ClassPath] = set()
         """Classes whose figures are other ones than were stored; whoever stores them takes them out."""
-        self._estimates: ClassEstimates | None = None
+        self._estimates = ClassEstimates({})
+        self._are_estimates_old = True
 
     def knows(self, account_id: str) -> bool:
         """Whether the account's stored traits were looked up."""
@@ -156,7 +157,7 @@ class Worklist:
         figures.count(member.stage, member.revenue_minor)
         entry.figures, entry.stage, entry.revenue_minor = figures, member.stage, member.revenue_minor
         self.changed.add(path)
-        self._estimates = None
+        self._are_estimates_old = True
 
     def _note_leaving(self, figures: ClassFigures) -> None:
         """Its class may be without accounts now. O(classes), but an account seldom changes its class."""
@@ -165,8 +166,16 @@ class Worklist:
             del self.figures[path]
         self.changed.add(path)
 
+    def refresh_estimates(self) -> None:
+        """What is to be expected of each class, from its figures as they are. O(classes) where any is another one."""
+        if self._are_estimates_old:
+            self._estimates, self._are_estimates_old = ClassEstimates(self.figures), False
+
     def place(self, member: Member, day: int, rises: Rises) -> Iterator[Placement]:
-        """Put an account that is counted into its place, as of a day. Complexity: `Assessor.assess`."""
+        """Put an account that is counted into its place, as of a day, by the estimates as they were refreshed last.
+
+        Complexity: `Assessor.assess`.
+        """
         account_id, entry, segment = member.account_id, self._entries[member.account_id], member.current_segment
         if entry.segment is not segment:
             for other in Segment if entry.segment is None else (entry.segment,):
@@ -177,8 +186,6 @@ class Worklist:
         if segment is Segment.PROSPECT:
             yield "worklist_prospect", prospect_entry(entry.traits, account_id), 0
             return
-        if self._estimates is None:
-            self._estimates = ClassEstimates(self.figures)
         assessment = self._assessor.assess(member, entry.traits, day, self._estimates, rises)
         yield f"worklist_{segment}", account_id, assessment.priority.score_minor
 

@@ -157,18 +157,19 @@ class ShardStore:
         found = await self.redis.zrange(getattr(self.keys, name), first, first + count - 1, desc=True)
         return [entry.decode() for entry in cast(list[bytes], found)]
 
-    async def last(self, name: str, prefix: str, first: int, count: int) -> list[str]:
-        """Entries that begin with this, the last in the order of the names first, from a place among them on.
+    async def last(self, name: str, prefix: str, count: int, *, before: str | None = None) -> list[str]:
+        """Entries that begin with this, the last in the order of the names first, or those that are before one of them.
 
-        Of a sorted set in which all scores are equal.
+        Of a sorted set in which all scores are equal. O(log n + count).
         """
+        end = prefix.encode() + b"\xff" if before is None else before.encode()
         found = await self.redis.zrange(
             getattr(self.keys, name),
-            b"(" + prefix.encode() + b"\xff",
+            b"(" + end,
             b"[" + prefix.encode(),
             desc=True,
             bylex=True,
-            offset=first,
+            offset=0,
             num=count,
         )
         return [entry.decode() for entry in cast(list[bytes], found)]

@@ -38,8 +38,10 @@ log = logging.getLogger(__name__)
 
 POPULATION = "all"
 
-DESCRIBED_AT_ONCE = 1_000
-"""Accounts of which one message says again what their attributes say."""
+DESCRIBED_AT_ONCE = 250
+"""Accounts of which one message says what their attributes say: at most 3 KB each, and a broker takes 1 MB."""
+DESCRIBE_PAUSE_SECONDS = 0.05
+"""After each of these where all accounts are told of: purchases wait behind them in the ranking stage."""
 
 PACE_SECONDS = 0.01
 PACE_SECONDS_MAX = 1.0
@@ -122,6 +124,7 @@ class AccountShard(Shard):
         """By which rules it was told so of all accounts. Where they are others now, it is told again of each."""
         self._to_describe: AsyncIterator[tuple[str, bytes]] | None = None
         """The profiles of which that is still to be done; None: it has not begun."""
+        self._has_described = False
         self.decoder.unknown_fields = 0
         self._young, self._old = {}, {}
         self._held.clear()
@@ -198,9 +201,10 @@ class AccountShard(Shard):
         if not profiles:
             return
         traits = [(name, self._classifier.traits(attributes_of(profile))) for name, profile in profiles.items()]
-        self.described_end = commit.progress[Topic.SIGNUPS]
-        value = encode_descriptions(Descriptions(self.partition, self.described_end, traits))
-        out.append(Outgoing([Topic.STANDINGS], POPULATION.encode(), value, [], self.wall_clock() // 1000))
+        self.described_end, now_ms = commit.progress[Topic.SIGNUPS], self.wall_clock() // 1000
+        for first in range(0, len(traits), DESCRIBED_AT_ONCE):
+            message = Descriptions(self.partition, self.described_end, traits[first : first + DESCRIBED_AT_ONCE])
+            out.append(Outgoing([Topic.STANDINGS], POPULATION.encode(), encode_descriptions(message), [], now_ms))
 
     def _apply(
         self, topic: Topic, news: dict[str, list[_New]], accounts: dict[str, Account], commit: Commit
@@ -445,13 +449,17 @@ class AccountShard(Shard):
         """Tell of one chunk of the accounts what their attributes say by rules that are others than before."""
         if self._to_describe is None:
             self._to_describe = self.store.scan("profiles")
-        profiles: dict[str, Profile] = {}
-        async for account_id, document in self._to_describe:
-            profiles[account_id] = decode_profile(document)
-            if len(profiles) == DESCRIBED_AT_ONCE:
+        account_ids: list[str] = []
+        async for account_id, _ in self._to_describe:
+            account_ids.append(account_id)
+            if len(account_ids) == DESCRIBED_AT_ONCE:
                 break
         else:
             self._to_describe, self.classification_hash = None, self.policy.classification_hash
+        # as they are now: the scan is ahead of it by what it read at once, and signups may have come since
+        documents = await self.store.load("profiles", account_ids)
+        profiles = {name: decode_profile(document) for name, document in zip(account_ids, documents, strict=True)}
+        self._has_described = True
         commit = Commit(self.progress, {})
         out: list[Outgoing] = []
         self._describe(profiles, commit, out)
@@ -461,6 +469,9 @@ class AccountShard(Shard):
     async def pace(self) -> None:
         """No more than two chunks of due work on their way to the ranking stage: a purchase waits behind them there."""
         await super().pace()
+        if self._has_described:
+            self._has_described = False
+            await asyncio.sleep(DESCRIBE_PAUSE_SECONDS)
         until = asyncio.get_running_loop().time() + PACE_SECONDS_MAX
         while len(self._told_of) == 2 and not await self._is_taken(self._told_of[0]):
             if asyncio.get_running_loop().time() >= until:

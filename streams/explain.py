@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from redis.asyncio import Redis
 
 from segmentation.account import NEVER, Account
-from segmentation.classification import Classifier, Traits
+from segmentation.classification import NO_TRAITS, Traits
 from segmentation.events import MICROSECONDS_PER_DAY
 from segmentation.explanation import Step, forecast
 from segmentation.order_index import Basis
@@ -153,7 +153,7 @@ async def explain(settings: Settings, policy: Policy, redis: Redis, reader: LogR
     distance = tiers.distance(account_id) if ranked else None
     key, enterprise = tiers.cutoffs()
     (profile,) = await store.load("profiles", [account_id])
-    traits = await _traits(policy, ranking_store, account_id)
+    traits = await _traits(ranking_store, account_id)
     steps = forecast(
         ((entry_day, amount) for entry_day, amount, _ in account.history.entries()),
         day=day,
@@ -238,9 +238,9 @@ def _playbook(policy: Policy, member: Member, traits: Traits) -> PlaybookData | 
     return PlaybookData(**playbook.document(), needs=list(traits.needs))
 
 
-async def _traits(policy: Policy, store: ShardStore, account_id: str) -> Traits:
+async def _traits(store: ShardStore, account_id: str) -> Traits:
     (document,) = await store.load("traits", [account_id])
-    return Classifier.of(policy).no_traits if document is None else decode_traits(document)
+    return NO_TRAITS if document is None else decode_traits(document)
 
 
 async def _worth(policy: Policy, store: ShardStore, member: Member, traits: Traits, day: int) -> Worth | None:

@@ -187,9 +187,9 @@ _Standing = tuple[
     _Unsigned63 | None,
     _Day,
     _Day,
-    _Unsigned32,
+    _Day,
     tuple[_Day, _Day, _Day],
-    _Unsigned32,
+    _Day,
     bool,
 ]
 _validate_standings = TypeAdapter(

@@ -50,6 +50,8 @@ CHANGES_AT_ONCE = 1_000
 """After a silence, accounts whose changes are announced in one commit."""
 WORKLISTS_SHARE = 0.03
 """Of the time while batches come, for putting accounts into their places on the worklists."""
+WORKLISTS_PAUSE_SECONDS_MAX = 1.0
+"""What is announced after a silence waits meanwhile."""
 WORKLISTS_IDLE_SHARE = 0.5
 """While none comes: one may come."""
 LOOKS_AT_ONCE = 1_000
@@ -550,7 +552,8 @@ class RankingShard(Shard):
         spent, self._spent_seconds = self._spent_seconds, 0.0
         is_busy, self._is_busy = self._is_busy, False
         if spent:
-            await asyncio.sleep(spent / (WORKLISTS_SHARE if is_busy else WORKLISTS_IDLE_SHARE))
+            pause_seconds = spent / (WORKLISTS_SHARE if is_busy else WORKLISTS_IDLE_SHARE)
+            await asyncio.sleep(min(pause_seconds, WORKLISTS_PAUSE_SECONDS_MAX))
 
     async def _records(
         self, population: Population, changes: Sequence[Change | RiskChange], mode: Mode, end: int

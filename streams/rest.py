@@ -97,12 +97,13 @@ class ShardsNow(NamedTuple):
 
     def unjudged(self, founding: Founding) -> str | None:
         """A shard that works by other rules than a worker began with last, in words; None: there is none."""
+        asked = "by the policy that a worker began with last (have all of them the same one?)"
         for number, shard in enumerate(self.accounts):
-            if shard.state.get("classification_hash", founding.classification_hash) != founding.classification_hash:
-                return f"account shard {number} has not told what attributes say by the present policy"
+            if _differ(shard.state.get("classification_hash"), founding.classification_hash):
+                return f"account shard {number} has not told what attributes say {asked}"
         for number, shard in enumerate(self.ranking):
-            if shard.state.get("risk_hash", founding.risk_hash) != founding.risk_hash:
-                return f"ranking shard {number} has not judged all risks by the present policy"
+            if _differ(shard.state.get("risk_hash"), founding.risk_hash):
+                return f"ranking shard {number} has not judged all risks {asked}"
         return None
 
     def unrest(self, ends: Ends, firsts: Ends) -> str | None:
@@ -149,6 +150,10 @@ class ShardsNow(NamedTuple):
             if sent and all(Reached.of(sent).is_ahead_of(reached) for reached in taken.get(str(number), ())):
                 return f"the newest standings of account shard {number} have not been taken"
         return None
+
+
+def _differ(hash_of_shard: str | None, noted: str | None) -> bool:
+    return hash_of_shard is not None and noted is not None and hash_of_shard != noted
 
 
 async def look(redis: Redis, prefix: str, partitions: int) -> ShardsNow:

@@ -1,13 +1,12 @@
 """Whom to work on now: the head of the worklists, each account with its reasons and its next step."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from functools import partial
+from collections.abc import AsyncIterator, Iterator
 from typing import NamedTuple
 
 from pydantic import BaseModel
 from redis.asyncio import Redis
 
-from segmentation.classification import Classifier, Traits, attributes_of
+from segmentation.classification import NO_TRAITS, Classifier, Traits, attributes_of
 from segmentation.events import MICROSECONDS_PER_DAY
 from segmentation.money import format_amount, format_minor
 from segmentation.policy import Policy
@@ -122,8 +121,7 @@ async def top(settings: Settings, policy: Policy, redis: Redis, count: int, want
     founding = await read_founding(redis, settings.redis_prefix)
     if founding is None:
         raise NoInstallation(f"the store holds no installation under {settings.redis_prefix!r}")
-    assessor, no_traits = Assessor(policy), Classifier.of(policy).no_traits
-    found, clocks, unplaced = list[TopAccount](), [0], 0
+    assessor, found, clocks, unplaced = Assessor(policy), list[TopAccount](), [0], 0
     for number in range(founding.partitions):
         store = ShardStore(redis, settings.redis_prefix, StageName.RANKING, number)
         claim = await store.peek()
@@ -134,9 +132,10 @@ async def top(settings: Settings, policy: Policy, redis: Redis, count: int, want
         unplaced += claim.state.get("unplaced", 0)
         classes = await read_classes(store)
         candidates: dict[str, Candidate] = {}
-        for entries in _lists(store, classes, wanted):
+        is_walked = wanted.owner is not None or wanted.region is not None or wanted.population is not None
+        for entries in _lists(store, classes, wanted, PAGE if is_walked else min(PAGE, count + SPARE)):
             matching = 0
-            async for candidate in _candidates(store, entries, no_traits, min(PAGE, count + SPARE)):
+            async for candidate in _candidates(store, entries):
                 if wanted.has(candidate):
                     candidates[candidate.member.account_id] = candidate
                     matching += 1
@@ -153,33 +152,45 @@ async def top(settings: Settings, policy: Policy, redis: Redis, count: int, want
     return Top(as_of_us=max(clocks), accounts=accounts, unplaced=unplaced)
 
 
-Pages = Callable[[int, int], Awaitable[list[str]]]
-"""Entries of one list, in order: from a place on, so many."""
+Pages = AsyncIterator[list[str]]
+"""The entries of one list, in order, a page at a time."""
 
 
-def _lists(store: ShardStore, classes: Classes, wanted: Wanted) -> Iterator[Pages]:
+def _lists(store: ShardStore, classes: Classes, wanted: Wanted, page_size: int) -> Iterator[Pages]:
     """The lists that hold the accounts that are wanted, and perhaps others."""
     if wanted.owner is not None:
-        yield partial(store.last, "owners", f"{wanted.owner}{SEPARATOR}")
+        yield _named(store, "owners", f"{wanted.owner}{SEPARATOR}", page_size)
         return
     for segment in Segment if wanted.segment is None else (wanted.segment,):
         if segment is not Segment.PROSPECT:
-            yield partial(store.best, f"worklist_{segment}")
+            yield _scored(store, f"worklist_{segment}", page_size)
             continue
         for path in classes.with_prospects():
-            yield partial(store.last, "worklist_prospect", f"{class_name(path)}{SEPARATOR}")
+            yield _named(store, "worklist_prospect", f"{class_name(path)}{SEPARATOR}", page_size)
 
 
-async def _candidates(store: ShardStore, entries: Pages, no_traits: Traits, page_size: int) -> AsyncIterator[Candidate]:
+async def _scored(store: ShardStore, name: str, page_size: int) -> Pages:
     first = 0
-    while page := await entries(first, page_size):
+    while page := await store.best(name, first, page_size):
+        yield page
         first += len(page)
+
+
+async def _named(store: ShardStore, name: str, prefix: str, page_size: int) -> Pages:
+    page = await store.last(name, prefix, page_size)
+    while page:
+        yield page
+        page = await store.last(name, prefix, page_size, before=page[-1])
+
+
+async def _candidates(store: ShardStore, entries: Pages) -> AsyncIterator[Candidate]:
+    async for page in entries:
         account_ids = [account_of(entry) for entry in page]
         documents, traits = await store.load("documents", account_ids), await store.load("traits", account_ids)
         for account_id, document, of_account in zip(account_ids, documents, traits, strict=True):
             if document is not None:  # else its attributes are known and nothing else is yet
                 member, population = decode_member(account_id, document)
-                yield Candidate(member, no_traits if of_account is None else decode_traits(of_account), population)
+                yield Candidate(member, NO_TRAITS if of_account is None else decode_traits(of_account), population)
 
 
 def potential_data(potential: Potential, rules: PotentialRules) -> PotentialData:

@@ -3,11 +3,12 @@
 Nothing of it is kept in memory only: after a claim every account is counted, and then placed, again.
 """
 
+import asyncio
 import json
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
-from segmentation.classification import SHARED_TRAITS_MAX, Classifier, Traits
+from segmentation.classification import NO_TRAITS, SHARED_TRAITS_MAX, Traits
 from segmentation.policy import Policy
 from segmentation.population import Member, Population
 from segmentation.potential import ClassEstimates, ClassFigures, ClassPath
@@ -29,6 +30,8 @@ from streams.messages import json_bytes
 
 T = TypeVar("T")
 
+ESTIMATES_SHARE = 0.05
+"""Of the time, for estimates: there may be many classes."""
 COUNTED_AT_ONCE = 500
 PLACED_AT_ONCE = 100
 DAYS_BETWEEN = 7
@@ -97,7 +100,7 @@ class Worklists:
         stored_fields: of the hash `figures`. Some may be of classes that have no account any more.
         """
         self._store, self._populations = store, populations
-        self._assessor, self._no_traits = Assessor(policy), Classifier.of(policy).no_traits
+        self._assessor = Assessor(policy)
         self._lists: dict[str, Worklist] = {}
         self._traits: dict[bytes, Traits] = {}
         """By their documents, as they are stored."""
@@ -110,6 +113,7 @@ class Worklists:
         self._to_place: list[tuple[Member, Population]] = []
         """Who was touched before those that are touched now."""
         self._swept_day = 0
+        self._refresh_at = 0.0
 
     @property
     def waiting(self) -> int:
@@ -167,6 +171,7 @@ class Worklists:
             self._to_place, self._touched = [*self._touched.items()], {}
         placed = _taken_off(self._to_place, PLACED_AT_ONCE)
         await self._count(placed)
+        self._refresh_estimates()
         rises = {name: rises_of(population) for name, population in self._populations.items()}
         for member, population in placed:
             if member.version:  # else nothing but what was told is known of it
@@ -189,10 +194,20 @@ class Worklists:
         worklist = self._lists.get(population.name)
         if worklist is None:
             worklist = self._lists[population.name] = Worklist(population, self._assessor)
+            self._refresh_at = 0.0
         unknown = [account_id for account_id in account_ids if not worklist.knows(account_id)]
         for account_id, document in zip(unknown, await self._store.load("traits", unknown), strict=True):
-            worklist.know(account_id, self._no_traits if document is None else self._shared_traits(document))
+            worklist.know(account_id, NO_TRAITS if document is None else self._shared_traits(document))
         return worklist
+
+    def _refresh_estimates(self) -> None:
+        """Of all classes, where any figure is another one; if that takes long, only every now and then."""
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        if began >= self._refresh_at:
+            for worklist in self._lists.values():
+                worklist.refresh_estimates()
+            self._refresh_at = clock() + (clock() - began) / ESTIMATES_SHARE
 
     def _shared_traits(self, document: bytes) -> Traits:
         """One object for equal ones: many accounts have the same."""

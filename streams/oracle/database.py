@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from segmentation.account import NEVER
 from segmentation.buying import KEPT_DAYS
-from segmentation.classification import Classifier, attributes_of
+from segmentation.classification import NO_TRAITS, Classifier, attributes_of
 from segmentation.policy import ALL, Policy
 from segmentation.risk import EVIDENCE, RiskRules
 from segmentation.worklist import class_name
@@ -258,7 +258,7 @@ class Database:
             ),
         )
         are_settled = not any(shard.unplaced for shard in snapshot.ranking_shards)
-        self.insert("worklists", [(are_settled, class_name(classifier.no_traits.class_path))])
+        self.insert("worklists", [(are_settled, class_name(NO_TRAITS.class_path))])
 
     def load_progress(
         self,

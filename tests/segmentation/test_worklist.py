@@ -185,6 +185,7 @@ class WorklistMachine(RuleBasedStateMachine):
             self.know(member.account_id)
             self.worklist.count(member)
         for member in members:
+            self.worklist.refresh_estimates()
             self.store.put(self.worklist.place(member, self.day, rises_of(self.population)))
         self.store.put_figures(self.worklist)
         self.touched.difference_update(account_ids)
@@ -267,6 +268,7 @@ def bring(population: Population, worklist: Worklist, store: Store) -> None:
     for member in population.members.values():
         worklist.count(member)
     for member in population.members.values():
+        worklist.refresh_estimates()
         store.put(worklist.place(member, DAY, rises_of(population)))
     store.put_figures(worklist)
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from segmentation.account import NEVER
-from segmentation.classification import Classifier, attributes_of
+from segmentation.classification import NO_TRAITS, Classifier, attributes_of
 from segmentation.events import MICROSECONDS_PER_DAY
 from segmentation.policy import WHOLE_BP, Policy
 from segmentation.population import Member
@@ -69,7 +69,7 @@ def wrongs(snapshot: Snapshot, log: SimulatedLog, policy: Policy) -> Iterator[Wr
     for chains in (SEGMENTS, RISKS):
         yield from _changes(snapshot, log, chains)
     yield from _counters(snapshot, log)
-    yield from _worklists(snapshot, policy)
+    yield from _worklists(snapshot, expected, policy)
 
 
 def all_records(log: SimulatedLog, topic: Topic) -> Iterator[Record]:
@@ -370,7 +370,7 @@ def _counters(snapshot: Snapshot, log: SimulatedLog) -> Iterator[Wrong]:
             yield Wrong("consumed", f"standings[{ranking.partition}]", written, ranking.counts())
 
 
-def _worklists(snapshot: Snapshot, policy: Policy) -> Iterator[Wrong]:
+def _worklists(snapshot: Snapshot, accounts: Mapping[str, Expected], policy: Policy) -> Iterator[Wrong]:
     classifier = Classifier.of(policy)
     expected = {
         account_id: classifier.traits(attributes_of(profile))
@@ -383,8 +383,8 @@ def _worklists(snapshot: Snapshot, policy: Policy) -> Iterator[Wrong]:
     places = Counter(("owners", owner_entry(traits, name)) for name, traits in expected.items() if traits.owner)
     figures: dict[tuple[str, tuple[str, ...]], ClassFigures] = {}
     for account_id, (member, population) in snapshot.members().items():
-        traits = expected.get(account_id, classifier.no_traits)
-        figures.setdefault((population, traits.class_path), ClassFigures()).count(member.stage, member.revenue_minor)
+        traits, about = expected.get(account_id, NO_TRAITS), accounts[account_id]
+        figures.setdefault((population, traits.class_path), ClassFigures()).count(about.stage, about.revenue_minor)
         segment = member.current_segment
         places[f"worklist_{segment}", prospect_entry(traits, account_id) if segment == "prospect" else account_id] += 1
     listed = Counter(

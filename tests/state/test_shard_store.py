@@ -381,6 +381,6 @@ async def test_entries_of_one_beginning_are_read_by_their_names(store: ShardStor
     for entry in ("emea/005/a", "emea/100/b", "emea/100/ä", "emea\uffff", "emeä", "eme", "apac/001/c"):
         commit.score("worklist_prospect", entry, 0)
     await store.commit(commit)
-    assert await store.last("worklist_prospect", "emea/", 0, 2) == ["emea/100/ä", "emea/100/b"]
-    assert await store.last("worklist_prospect", "emea/", 2, 2) == ["emea/005/a"]
-    assert await store.last("worklist_prospect", "amer/", 0, 2) == []
+    assert await store.last("worklist_prospect", "emea/", 2) == ["emea/100/ä", "emea/100/b"]
+    assert await store.last("worklist_prospect", "emea/", 2, before="emea/100/b") == ["emea/005/a"]
+    assert await store.last("worklist_prospect", "amer/", 2) == []

@@ -104,7 +104,7 @@ async def test_the_list_follows_what_happens(installation: Installation) -> None
     assert report.is_right and not report.warnings
     state = await installation.state()
     classes = {path for shard in state.ranking_shards for of in shard.classes.figures.values() for path in of}
-    assert classes == {("mining",), ("unknown",)}
+    assert classes == {("mining",), ()}
 
 
 async def test_what_is_kept_is_what_would_be_worked_out_anew(embedded: Servers) -> None:
