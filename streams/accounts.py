@@ -86,6 +86,7 @@ class AccountShard(Shard):
         self.policy = policy
         self.decoder = Decoder(policy, partitions, cached_accounts=cache_accounts)
         self._classifier = Classifier.of(policy)
+        self._policy_classification_hash = policy.classification_hash  # once: it takes 0.1 ms
         self.cache_accounts = cache_accounts
         self.due_chunk_accounts = due_chunk_accounts
         self._ranking = ranking
@@ -120,7 +121,7 @@ class AccountShard(Shard):
         due, it tells the ranking stage: everything before was backfill."""
         self.described_end: int = state.get("described_end", 0)
         """Up to which offset of the signups the ranking stage was told what attributes say."""
-        self.classification_hash: str = state.get("classification_hash", self.policy.classification_hash)
+        self.classification_hash: str = state.get("classification_hash", self._policy_classification_hash)
         """By which rules it was told so of all accounts. Where they are others now, it is told again of each."""
         self._to_describe: AsyncIterator[tuple[str, bytes]] | None = None
         """The profiles of which that is still to be done; None: it has not begun."""
@@ -413,7 +414,7 @@ class AccountShard(Shard):
         """Bring one chunk of the accounts that are due to the clock's day."""
         due = await self.store.due(self.day, self.due_chunk_accounts) if self.day != NO_DAY else []
         if not due:
-            if self.classification_hash != self.policy.classification_hash:
+            if self.classification_hash != self._policy_classification_hash:
                 await self._describe_again()
                 return True
             if self.day != NO_DAY:
@@ -455,7 +456,7 @@ class AccountShard(Shard):
             if len(account_ids) == DESCRIBED_AT_ONCE:
                 break
         else:
-            self._to_describe, self.classification_hash = None, self.policy.classification_hash
+            self._to_describe, self.classification_hash = None, self._policy_classification_hash
         # as they are now: the scan is ahead of it by what it read at once, and signups may have come since
         documents = await self.store.load("profiles", account_ids)
         profiles = {name: decode_profile(document) for name, document in zip(account_ids, documents, strict=True)}

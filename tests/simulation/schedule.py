@@ -66,6 +66,7 @@ _POLICIES = [
         new_start_days=new_start_days,
         model=_MODEL,
         engagement_days=6,
+        potential={"horizon_days": 3},
         needs={"training": {"next_step": "Book a course"}},
         icp=[{"attribute": "employees", "at_least": 100, "points": 60}],
         risk=_RISKS[band > 0],
