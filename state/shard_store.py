@@ -149,12 +149,19 @@ class ShardStore:
 
     async def entries(self, name: str) -> list[str]:
         """Every entry of one of the shard's sorted sets. O(n)."""
-        found = await self.redis.zrange(getattr(self.keys, name), 0, -1, desc=True)
+        found = await self.redis.zrange(getattr(self.keys, name), 0, -1)
         return [entry.decode() for entry in cast(list[bytes], found)]
 
     async def best(self, name: str, first: int, count: int) -> list[str]:
         """Entries of one of the shard's sorted sets, those with the greatest scores first, from a place on."""
-        found = await self.redis.zrange(getattr(self.keys, name), first, first + count - 1, desc=True)
+        # by score: without it the client sends another command, which needs a right of its own
+        found = await self.redis.zrange(
+            *(getattr(self.keys, name), "+inf", "-inf"),
+            desc=True,
+            byscore=True,
+            offset=first,
+            num=count,
+        )
         return [entry.decode() for entry in cast(list[bytes], found)]
 
     async def last(self, name: str, prefix: str, count: int, *, before: str | None = None) -> list[str]:

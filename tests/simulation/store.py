@@ -174,7 +174,7 @@ class SimulatedRedis:
         self,
         key: str,
         start: str | int | bytes,
-        end: int | bytes,
+        end: int | str | bytes,
         *,
         desc: bool = False,
         byscore: bool = False,
@@ -183,19 +183,23 @@ class SimulatedRedis:
         num: int = 0,
         withscores: bool = False,
     ) -> list[Any]:
-        """ZRANGE, with -inf end BYSCORE LIMIT WITHSCORES, with start end REV, or with (end [start BYLEX REV LIMIT."""
+        """ZRANGE: by score up to an end, or from the greatest down; all of it; or by name, from the last down."""
 
         def run() -> list[Any]:
-            if byscore:
-                assert (start, withscores, desc) == ("-inf", True, False) and isinstance(end, int)
+            if byscore and not desc:
+                assert (start, withscores) == ("-inf", True) and isinstance(end, int)
                 return [item for item in self._zrange(key) if item[1] <= end][offset : offset + num]
-            assert desc and not withscores
-            entries = [entry for entry, _ in reversed(self._zrange(key))]
-            if bylex:
-                assert isinstance(start, bytes) and start[:1] == b"(" and isinstance(end, bytes) and end[:1] == b"["
-                return [entry for entry in entries if end[1:] <= entry < start[1:]][offset : offset + num]
-            assert isinstance(start, int) and isinstance(end, int)
-            return entries[start:] if end == -1 else entries[start : end + 1]
+            entries = [entry for entry, _ in self._zrange(key)]
+            if not desc:
+                assert (start, end) == (0, -1)
+                return entries
+            if byscore:
+                assert (start, end) == ("+inf", "-inf")
+                return entries[::-1][offset : offset + num]
+            assert (
+                bylex and isinstance(start, bytes) and isinstance(end, bytes) and (start[:1], end[:1]) == (b"(", b"[")
+            )
+            return [entry for entry in reversed(entries) if end[1:] <= entry < start[1:]][offset : offset + num]
 
         return await self.network.call(run)
 
