@@ -51,7 +51,6 @@ CHANGES_AT_ONCE = 1_000
 WORKLISTS_SHARE = 0.03
 """Of the time while batches come, for putting accounts into their places on the worklists."""
 WORKLISTS_PAUSE_SECONDS_MAX = 1.0
-"""What is announced after a silence waits meanwhile."""
 WORKLISTS_IDLE_SHARE = 0.5
 """While none comes: one may come."""
 LOOKS_AT_ONCE = 1_000
@@ -85,10 +84,10 @@ class RankingShard(Shard):
         self._untold: list[tuple[Population, str]] = []
         self._watch = RiskWatch(self._writer.rules)
         self._worklists = Worklists(store, policy, {}, ())
-        self._spent_seconds = 0.0
-        """On the worklists, since `pace` was called."""
+        self._is_pausing = False
+        """There is no time for the worklists just now."""
         self._is_busy = False
-        """Whether a batch was taken since `pace` was called."""
+        """Whether a batch was taken since there was."""
         self._short_reads = 0
         """Claims in a row that did not find all members."""
 
@@ -532,29 +531,31 @@ class RankingShard(Shard):
         return True
 
     async def _bring_worklists(self) -> bool:
-        """Bring one chunk of the accounts to where they are on the worklists. Returns whether there is more to do."""
-        day = self.clock_us // MICROSECONDS_PER_DAY
-        if not day or self._is_muted:
+        """Bring one chunk of the accounts to where they are on the worklists. Returns whether there is more to do.
+
+        While batches come, with pauses that leave it no more than a part of the time. Nothing else waits in them: the
+        work is woken when they are over.
+        """
+        day, loop = self.clock_us // MICROSECONDS_PER_DAY, asyncio.get_running_loop()
+        if not day or self._is_muted or self._is_pausing:
             return False
-        self._worklists.sweep(day)
+        if self.mode == "live":  # in a replay a day takes no time
+            self._worklists.sweep(day)
         if not self._worklists.waiting:
             return False
-        loop = asyncio.get_running_loop()
         began = loop.time()
         commit = self._commit_to(self.progress[Topic.STANDINGS])
         if await self._worklists.bring(day, commit):
             await self._carry_out(commit, [])
-        self._spent_seconds += loop.time() - began
-        return True
-
-    async def pace(self) -> None:
-        """And, while batches come, no more than a part of the time for the worklists: what is announced comes first."""
-        await super().pace()
-        spent, self._spent_seconds = self._spent_seconds, 0.0
         is_busy, self._is_busy = self._is_busy, False
-        if spent:
-            pause_seconds = spent / (WORKLISTS_SHARE if is_busy else WORKLISTS_IDLE_SHARE)
-            await asyncio.sleep(min(pause_seconds, WORKLISTS_PAUSE_SECONDS_MAX))
+        pause_seconds = (loop.time() - began) / (WORKLISTS_SHARE if is_busy else WORKLISTS_IDLE_SHARE)
+        self._is_pausing = True
+        loop.call_later(min(pause_seconds, WORKLISTS_PAUSE_SECONDS_MAX), self._end_pause)
+        return False
+
+    def _end_pause(self) -> None:
+        self._is_pausing = False
+        self.due_work.set()
 
     async def _records(
         self, population: Population, changes: Sequence[Change | RiskChange], mode: Mode, end: int
