@@ -288,6 +288,10 @@ class ShardsAtWork:
         """
         return (await self._until(lambda now: now.unrest(ends, {}))).next_due_day
 
+    async def until_placed(self) -> None:
+        """Return when every account is in its place on the worklists. Raises NoProgress, RedisError."""
+        await self._until(lambda now: f"{now.unplaced} accounts are not in their places yet" if now.unplaced else None)
+
     async def until_ticked(self, ends: Ends) -> None:
         """Return when the account stage has taken the ticks up to the ends. Raises NoProgress, RedisError."""
         await self._until(lambda now: now.unreached(ends, {}, (Topic.TICKS,)))

@@ -246,3 +246,4 @@ async def run_story(settings: Settings, policy: Policy, seed: int) -> None:
             await player.tick(parse_instant(midnight) + 1_500_000)
             shards = ShardsAtWork(redis, settings.redis_prefix, PARTITIONS, no_progress_seconds=REST_SECONDS)
             await shards.until_at_rest(player.ends)
+            await shards.until_placed()
