@@ -225,7 +225,7 @@ class Installation:
             for running in self._running:
                 running.check()
             try:
-                reason = await unrest(self.redis, self.reader, self.settings)
+                reason = await unrest(self.redis, self.reader, self.settings, until_placed=True)
             except NoInstallation as error:
                 reason = str(error)
             return reason is None
