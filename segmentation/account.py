@@ -196,11 +196,12 @@ class Account:
         self.revenue_minor += change
         self.day = day
         graduation = self.first_purchase_day + policy.new_start_days
+        leaves_day = self.purchase_days.next_after(day - window_days)
         due_days = [
             ledger_due,
             self._look_at_engagement(policy),
             self.purchase_days.next_after(day),
-            None if (leaving := self.purchase_days.next_after(day - window_days)) is None else leaving + window_days,
+            leaves_day + window_days if leaves_day is not None else None,
             graduation if self.first_purchase_day < NEVER else None,
         ]
         self.due_day = min(NEVER, *(due for due in due_days if due is not None and due > day), NEVER)
@@ -250,15 +251,10 @@ class Account:
         if day <= self.day - policy.window_days:
             return  # it left the window before it came
         self._remember(day, amount, entry_id, policy)
-        if not event.is_refund and day <= self.day:
-            self.due_day = min(self.due_day, day + policy.window_days)
-        if not amount:
-            return
+        if amount or not event.is_refund:  # a free purchase is a day with one all the same
+            self.due_day = min(self.due_day, day + policy.window_days if day <= self.day else day)
         if day <= self.day:
             self.revenue_minor += amount
-            self.due_day = min(self.due_day, day + policy.window_days)
-        else:
-            self.due_day = min(self.due_day, day)
 
     def _take_engagement(self, event: Engagement, entry_id: bytes, policy: Policy) -> bool:
         ledger = self.engagements

@@ -34,7 +34,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from segmentation.money import MINOR_DIGITS, Converter
 from segmentation.purchase_model import BuyingModel, SpendModel
 from segmentation.segments import Segment
-from segmentation.strategy import ROLES, Need, Owners, Playbook, Playbooks, Role, RoleName, with_defaults
+from segmentation.strategy import ROLES, Need, Owners, Playbook, Playbooks, Role, RoleName, as_tuple, with_defaults
 
 ALL = "all"
 """The population that every account is ranked in."""
@@ -200,10 +200,6 @@ def _points(value: int) -> int:
     return value
 
 
-def _tuple(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
-
-
 def _day(value: str) -> str:
     if not _DAY.fullmatch(value):
         raise ValueError("not a day")
@@ -355,7 +351,7 @@ class ClassesTable(BaseModel):
 
     model_config = _MODEL
 
-    by: Annotated[tuple[Attribute, ...], BeforeValidator(_tuple)] = Field(
+    by: Annotated[tuple[Attribute, ...], BeforeValidator(as_tuple)] = Field(
         default=("industry", "employees", "region"), max_length=CLASS_ATTRIBUTES_MAX, description=_BY
     )
     """The coarsest first; none: all accounts are one class."""
@@ -409,7 +405,7 @@ class IcpRule(BaseModel):
     model_config = _MODEL
 
     attribute: Attribute = Field(description=_ATTRIBUTE_NAME)
-    any_of: Annotated[tuple[Value, ...] | None, BeforeValidator(_tuple)] = Field(
+    any_of: Annotated[tuple[Value, ...] | None, BeforeValidator(as_tuple)] = Field(
         default=None,
         max_length=ICP_VALUES_MAX,
         description=f"a list of 1 to {ICP_VALUES_MAX} texts of 1 to {ICP_VALUE_CHARACTERS_MAX} characters that can be "
@@ -507,7 +503,7 @@ class Policy(BaseModel):
         default_factory=PriorityTable,
         description="a table [priority] with potential, revenue_at_risk, fit and closeness",
     )
-    icp: Annotated[tuple[IcpRule, ...], BeforeValidator(_tuple)] = Field(
+    icp: Annotated[tuple[IcpRule, ...], BeforeValidator(as_tuple)] = Field(
         default=(), max_length=ICP_RULES_MAX, description=_ICP
     )
     """The ideal customer profile; without rules no account fits it better than another."""

@@ -126,13 +126,13 @@ def expected_purchases(
     without end.
     """
     _require_horizon(horizon_days)
-    shape, time = model.r + history.repeats, model.alpha_days + history.age_days
+    time = model.alpha_days + history.age_days
     share = horizon_days / (time + horizon_days)
     if not share:
         return 0.0
     if_alive = _expected_closed(model, history.repeats, share, series_error)
     if if_alive is None:
-        if_alive = _expected_sum(model, history.repeats, shape, time, horizon_days, series_error)
+        if_alive = _expected_sum(model, history.repeats, time, horizon_days, series_error)
     return probability_alive(model, history) * if_alive
 
 
@@ -162,16 +162,14 @@ def _expected_closed(model: BuyingModel, repeats: int, share: float, series_erro
     return found if lost <= series_error * found else None
 
 
-def _expected_sum(
-    model: BuyingModel, repeats: int, shape: float, time: float, horizon_days: float, series_error: float
-) -> float:
+def _expected_sum(model: BuyingModel, repeats: int, time: float, horizon_days: float, series_error: float) -> float:
     """The same for any parameters: sum over n of P(N = n) · (1 + s_1 + ... + s_(n-1)).
 
     N, negative binomial, is what the account would buy if nobody left; s_j is the chance that it stays through j
     transactions.
     """
-    _, _, a, b = model
-    share = horizon_days / (time + horizon_days)
+    r, _, a, b = model
+    shape, share = r + repeats, horizon_days / (time + horizon_days)
     # in logarithms: the chance of no transaction at all may be too small for a float, that of many is not
     chance_log = -shape * log1p(horizon_days / time)
     stays, reached, total, n = 1.0, 0.0, 0.0, 0

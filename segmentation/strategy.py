@@ -33,14 +33,15 @@ def _line(characters_max: int) -> Callable[[str], str]:
     return check
 
 
-def _tuple(value: object) -> object:
+def as_tuple(value: object) -> object:
+    """A list of the document as a value that cannot change; anything else as it is, for others to refuse."""
     return tuple(value) if isinstance(value, list) else value
 
 
 RoleName = Annotated[str, Field(pattern=ROLE_PATTERN)]
 Words = Annotated[str, AfterValidator(_line(WORDS_CHARACTERS_MAX))]
 NextStep = Annotated[str, AfterValidator(_line(NEXT_STEP_CHARACTERS_MAX))]
-Listed = Annotated[tuple[Words, ...], BeforeValidator(_tuple)]
+Listed = Annotated[tuple[Words, ...], BeforeValidator(as_tuple)]
 
 # A field's description is what an error says would be right there.
 _NEXT_STEP = (

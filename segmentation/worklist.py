@@ -89,13 +89,13 @@ class Assessor:
 class _Entry:
     """What the worklist knows of an account."""
 
-    __slots__ = ("figures", "revenue_minor", "segment", "stage", "traits")
+    __slots__ = ("path", "revenue_minor", "segment", "stage", "traits")
 
     def __init__(self, traits: Traits) -> None:
         self.traits = traits
         self.segment: Segment | None = None
         """In whose list it is; None: nobody knows, it may be in one."""
-        self.figures: ClassFigures | None = None
+        self.path: ClassPath | None = None
         """Of the class that it is counted in; None: in none yet."""
         self.stage = ""
         self.revenue_minor = 0
@@ -105,8 +105,8 @@ class _Entry:
 class Worklist:
     """Of one population. Costs O(1) for an account that is counted and placed, and 200 bytes."""
 
-    def __init__(self, population: Population, assessor: Assessor) -> None:
-        self._population, self._assessor = population, assessor
+    def __init__(self, assessor: Assessor) -> None:
+        self._assessor = assessor
         self._entries: dict[str, _Entry] = {}
         self.figures: dict[ClassPath, ClassFigures] = {}
         """By the finest classes; one without accounts has none."""
@@ -143,28 +143,21 @@ class Worklist:
     def count(self, member: Member) -> None:
         """Let a class's figures hold the account as it is. O(1)."""
         entry = self._entries[member.account_id]
-        path = entry.traits.class_path
-        figures = self.figures.get(path)
-        if figures is None:
-            figures = self.figures[path] = ClassFigures()
-        before = entry.figures
-        if figures is before and entry.stage == member.stage and entry.revenue_minor == member.revenue_minor:
+        path, before = entry.traits.class_path, entry.path
+        if path == before and entry.stage == member.stage and entry.revenue_minor == member.revenue_minor:
             return
         if before is not None:
-            before.count(entry.stage, entry.revenue_minor, -1)
-            if before is not figures:
-                self._note_leaving(before)
-        figures.count(member.stage, member.revenue_minor)
-        entry.figures, entry.stage, entry.revenue_minor = figures, member.stage, member.revenue_minor
+            left = self.figures[before]
+            left.count(entry.stage, entry.revenue_minor, -1)
+            if not left.accounts:
+                del self.figures[before]
+            self.changed.add(before)
+        if path not in self.figures:
+            self.figures[path] = ClassFigures()
+        self.figures[path].count(member.stage, member.revenue_minor)
+        entry.path, entry.stage, entry.revenue_minor = path, member.stage, member.revenue_minor
         self.changed.add(path)
         self._are_estimates_old = True
-
-    def _note_leaving(self, figures: ClassFigures) -> None:
-        """Its class may be without accounts now. O(classes), but an account seldom changes its class."""
-        path = next(path for path, held in self.figures.items() if held is figures)
-        if not figures.accounts:
-            del self.figures[path]
-        self.changed.add(path)
 
     def refresh_estimates(self) -> None:
         """What is to be expected of each class, from its figures as they are. O(classes) where any is another one."""

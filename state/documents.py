@@ -6,7 +6,7 @@ import orjson
 
 from segmentation.account import NEVER, Account, Profile
 from segmentation.buying import PurchaseDays
-from segmentation.classification import Traits
+from segmentation.classification import NO_TRAITS, Traits
 from segmentation.engagement import EngagedDays
 from segmentation.ledger import Ledger
 from segmentation.population import Member
@@ -109,8 +109,10 @@ def encode_traits(traits: Traits) -> bytes:
     return orjson.dumps(tuple(traits))
 
 
-def decode_traits(document: bytes) -> Traits:
-    """What encode_traits wrote."""
+def decode_traits(document: bytes | None) -> Traits:
+    """What encode_traits wrote; those of who has stated nothing for None."""
+    if document is None:
+        return NO_TRAITS
     class_path, fit, owner, region, needs = orjson.loads(document)
     return Traits(tuple(class_path), fit, owner, region, tuple(needs))
 

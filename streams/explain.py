@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from redis.asyncio import Redis
 
 from segmentation.account import NEVER, Account
-from segmentation.classification import NO_TRAITS, Traits
+from segmentation.classification import Traits
 from segmentation.events import MICROSECONDS_PER_DAY
 from segmentation.explanation import Step, forecast
 from segmentation.order_index import Basis
@@ -240,7 +240,7 @@ def _playbook(policy: Policy, member: Member, traits: Traits) -> PlaybookData | 
 
 async def _traits(store: ShardStore, account_id: str) -> Traits:
     (document,) = await store.load("traits", [account_id])
-    return NO_TRAITS if document is None else decode_traits(document)
+    return decode_traits(document)
 
 
 async def _worth(policy: Policy, store: ShardStore, member: Member, traits: Traits, day: int) -> Worth | None:

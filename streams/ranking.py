@@ -511,7 +511,10 @@ class RankingShard(Shard):
         Where there is none of that to do, put accounts into their places on the worklists.
         """
         if self.announcing is None or self._is_muted:
-            return await self._watch_silence() or await self._bring_worklists()
+            if await self._watch_silence():
+                return True
+            await self._bring_worklists()
+            return False
         position, out = self.progress[Topic.STANDINGS], []
         commit = self._commit_to(position)
         chunk, self._untold = self._untold[-CHANGES_AT_ONCE:], self._untold[:-CHANGES_AT_ONCE]
@@ -530,19 +533,19 @@ class RankingShard(Shard):
         await self._carry_out(commit, out)
         return True
 
-    async def _bring_worklists(self) -> bool:
-        """Bring one chunk of the accounts to where they are on the worklists. Returns whether there is more to do.
+    async def _bring_worklists(self) -> None:
+        """Bring one chunk of the accounts to where they are on the worklists, if it is time for that.
 
         While batches come, with pauses that leave it no more than a part of the time. Nothing else waits in them: the
         work is woken when they are over.
         """
         day, loop = self.clock_us // MICROSECONDS_PER_DAY, asyncio.get_running_loop()
         if not day or self._is_muted or self._is_pausing:
-            return False
+            return
         if self.mode == "live":  # in a replay a day takes no time
             self._worklists.sweep(day)
         if not self._worklists.waiting:
-            return False
+            return
         began = loop.time()
         commit = self._commit_to(self.progress[Topic.STANDINGS])
         if await self._worklists.bring(day, commit):
@@ -551,7 +554,6 @@ class RankingShard(Shard):
         pause_seconds = (loop.time() - began) / (WORKLISTS_SHARE if is_busy else WORKLISTS_IDLE_SHARE)
         self._is_pausing = True
         loop.call_later(min(pause_seconds, WORKLISTS_PAUSE_SECONDS_MAX), self._end_pause)
-        return False
 
     def _end_pause(self) -> None:
         self._is_pausing = False

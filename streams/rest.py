@@ -85,6 +85,10 @@ class ShardsNow(NamedTuple):
         """Accounts that wait for their places on the worklists, which everything that is announced comes before."""
         return sum(shard.state.get("unplaced", 0) for shard in self.ranking)
 
+    def not_in_place(self) -> str | None:
+        """That some accounts are not, in words; None: all are."""
+        return f"{self.unplaced} accounts are not in their places yet" if self.unplaced else None
+
     def unreached(self, ends: Ends, firsts: Ends, topics: tuple[Topic, ...] = ACCOUNT_INPUTS) -> str | None:
         """An input that is not applied up to its end, in words; None: all are. `firsts`: where the inputs begin."""
         for number, shard in enumerate(self.accounts):
@@ -226,8 +230,8 @@ async def unrest(redis: Redis, reader: LogReader, settings: Settings, *, until_p
     ends = {key: bound.end for key, bound in bounds.items()}
     firsts = {key: bound.first for key, bound in bounds.items()}
     now = await look(redis, settings.redis_prefix, founding.partitions)
-    unplaced = f"{now.unplaced} accounts are not in their places yet" if until_placed and now.unplaced else None
-    return now.unrest(ends, firsts) or now.unjudged(founding) or await _invisible(reader, now) or unplaced
+    reason = now.unrest(ends, firsts) or now.unjudged(founding) or await _invisible(reader, now)
+    return reason or (now.not_in_place() if until_placed else None)
 
 
 async def _invisible(reader: LogReader, now: ShardsNow) -> str | None:
@@ -290,7 +294,7 @@ class ShardsAtWork:
 
     async def until_placed(self) -> None:
         """Return when every account is in its place on the worklists. Raises NoProgress, RedisError."""
-        await self._until(lambda now: f"{now.unplaced} accounts are not in their places yet" if now.unplaced else None)
+        await self._until(lambda now: now.not_in_place())
 
     async def until_ticked(self, ends: Ends) -> None:
         """Return when the account stage has taken the ticks up to the ends. Raises NoProgress, RedisError."""

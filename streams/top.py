@@ -1,15 +1,15 @@
 """Whom to work on now: the head of the worklists, each account with its reasons and its next step."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import NamedTuple
 
 from pydantic import BaseModel
 from redis.asyncio import Redis
 
-from segmentation.classification import NO_TRAITS, Classifier, Traits, attributes_of
+from segmentation.classification import Classifier, Traits, attributes_of
 from segmentation.events import MICROSECONDS_PER_DAY
 from segmentation.money import format_amount, format_minor
-from segmentation.policy import Policy
+from segmentation.policy import Policy, comparable
 from segmentation.population import Member
 from segmentation.potential import Potential, PotentialRules
 from segmentation.risk import score_of
@@ -99,7 +99,7 @@ class Wanted(NamedTuple):
             (self.segment is None or member.current_segment is self.segment)
             and (self.owner is None or traits.owner == self.owner)
             and (self.population is None or population == self.population)
-            and (self.region is None or traits.region == self.region.strip().casefold())
+            and (self.region is None or traits.region == comparable(self.region))
         )
 
 
@@ -147,8 +147,7 @@ async def top(settings: Settings, policy: Policy, redis: Redis, count: int, want
     # of equal ones the last by name first, as the lists have them: a longer page begins with the shorter one
     found.sort(key=lambda account: (account.priority.score_minor, account.account_id), reverse=True)
     accounts = found[:count]
-    for account in accounts:
-        await _explain_fit(settings, policy, redis, founding.partitions, account)
+    await _explain_fit(settings, policy, redis, founding.partitions, accounts)
     return Top(as_of_us=max(clocks), accounts=accounts, unplaced=unplaced)
 
 
@@ -190,7 +189,7 @@ async def _candidates(store: ShardStore, entries: Pages) -> AsyncIterator[Candid
         for account_id, document, of_account in zip(account_ids, documents, traits, strict=True):
             if document is not None:  # else its attributes are known and nothing else is yet
                 member, population = decode_member(account_id, document)
-                yield Candidate(member, NO_TRAITS if of_account is None else decode_traits(of_account), population)
+                yield Candidate(member, decode_traits(of_account), population)
 
 
 def potential_data(potential: Potential, rules: PotentialRules) -> PotentialData:
@@ -261,12 +260,21 @@ def _account(policy: Policy, assessor: Assessor, candidate: Candidate, assessmen
     )
 
 
-async def _explain_fit(settings: Settings, policy: Policy, redis: Redis, partitions: int, account: TopAccount) -> None:
-    """Which of the rules of the ideal customer profile hold is not kept; the account's attributes are."""
-    if not account.priority.fit_minor:
-        return
-    number = partition_of(account.account_id.encode(), partitions)
-    store = ShardStore(redis, settings.redis_prefix, StageName.ACCOUNTS, number)
-    (profile,) = await store.load("profiles", [account.account_id])
-    found = Classifier.of(policy).fit_reasons(attributes_of(decode_profile(profile)))
-    account.reasons += [f"{text} ({points:+} points of fit)" for text, points in found]
+async def _explain_fit(
+    settings: Settings, policy: Policy, redis: Redis, partitions: int, accounts: Iterable[TopAccount]
+) -> None:
+    """Which of the rules of the ideal customer profile hold is not kept; the accounts' attributes are.
+
+    A round trip for each shard that has any of the accounts.
+    """
+    of_shard: dict[int, list[TopAccount]] = {}
+    for account in accounts:
+        if account.priority.fit_minor:
+            of_shard.setdefault(partition_of(account.account_id.encode(), partitions), []).append(account)
+    classifier = Classifier.of(policy)
+    for number, its in of_shard.items():
+        store = ShardStore(redis, settings.redis_prefix, StageName.ACCOUNTS, number)
+        profiles = await store.load("profiles", [account.account_id for account in its])
+        for account, profile in zip(its, profiles, strict=True):
+            found = classifier.fit_reasons(attributes_of(decode_profile(profile)))
+            account.reasons += [f"{text} ({points:+} points of fit)" for text, points in found]

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
-from segmentation.classification import NO_TRAITS, SHARED_TRAITS_MAX, Traits
+from segmentation.classification import SHARED_TRAITS_MAX, Traits
 from segmentation.policy import Policy
 from segmentation.population import Member, Population
 from segmentation.potential import ClassEstimates, ClassFigures, ClassPath
@@ -102,7 +102,7 @@ class Worklists:
         self._store, self._populations = store, populations
         self._assessor = Assessor(policy)
         self._lists: dict[str, Worklist] = {}
-        self._traits: dict[bytes, Traits] = {}
+        self._traits: dict[bytes | None, Traits] = {}
         """By their documents, as they are stored."""
         self._uncounted = [(population, list(population.members.values())) for population in populations.values()]
         """Until all are counted, nobody is placed: what a class is worth would rest on a part of it."""
@@ -129,10 +129,8 @@ class Worklists:
         """A day has begun: a part of all accounts is looked at again. O(n), 0.1 us for each account."""
         if day <= self._swept_day:
             return
-        if not self._swept_day:
-            self._swept_day = day  # all accounts are to be placed as it is
-        parts = {past % DAYS_BETWEEN for past in range(max(self._swept_day + 1, day - DAYS_BETWEEN + 1), day + 1)}
-        self._swept_day = day
+        since, self._swept_day = self._swept_day or day, day  # in the beginning all are to be placed as it is
+        parts = {past % DAYS_BETWEEN for past in range(max(since + 1, day - DAYS_BETWEEN + 1), day + 1)}
         for population in self._populations.values():
             members = list(population.members.values())
             for part in parts:
@@ -193,11 +191,11 @@ class Worklists:
         """The population's worklist, with the stored traits of these accounts."""
         worklist = self._lists.get(population.name)
         if worklist is None:
-            worklist = self._lists[population.name] = Worklist(population, self._assessor)
+            worklist = self._lists[population.name] = Worklist(self._assessor)
             self._refresh_at = 0.0
         unknown = [account_id for account_id in account_ids if not worklist.knows(account_id)]
         for account_id, document in zip(unknown, await self._store.load("traits", unknown), strict=True):
-            worklist.know(account_id, NO_TRAITS if document is None else self._shared_traits(document))
+            worklist.know(account_id, self._shared_traits(document))
         return worklist
 
     def _refresh_estimates(self) -> None:
@@ -209,7 +207,7 @@ class Worklists:
                 worklist.refresh_estimates()
             self._refresh_at = clock() + (clock() - began) / ESTIMATES_SHARE
 
-    def _shared_traits(self, document: bytes) -> Traits:
+    def _shared_traits(self, document: bytes | None) -> Traits:
         """One object for equal ones: many accounts have the same."""
         traits = self._traits.get(document)
         if traits is None:

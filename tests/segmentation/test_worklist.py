@@ -101,7 +101,7 @@ class WorklistMachine(RuleBasedStateMachine):
     def begin(self, basis: Basis, band: int) -> None:
         self.population = population_of(basis, band)
         self.store = Store()
-        self.worklist = Worklist(self.population, ASSESSOR)
+        self.worklist = Worklist(ASSESSOR)
         self.touched: set[str] = set()
         """To be counted and placed."""
         self.version = 0
@@ -152,7 +152,7 @@ class WorklistMachine(RuleBasedStateMachine):
     @rule()
     def claim(self) -> None:
         """Another worker keeps the list, and knows nothing: it counts all, and then places all again."""
-        self.worklist = Worklist(self.population, ASSESSOR)
+        self.worklist = Worklist(ASSESSOR)
         for account_id in self.population.members:
             self.know(account_id)
             self.worklist.count(self.population.members[account_id])
@@ -251,7 +251,7 @@ def test_everybody_is_in_their_place_whatever_happens() -> None:
 def new_worklist(**traits: Traits) -> tuple[Population, Worklist, Store]:
     """Of a prospect, a new start, and three established accounts; all are counted and placed."""
     population, store = population_of(Basis.REVENUE), Store()
-    worklist = Worklist(population, ASSESSOR)
+    worklist = Worklist(ASSESSOR)
     stages = {"prospect": Stage.PROSPECT, "new": Stage.NEW_START}
     names = ("prospect", "new", "big", "middle", "small")
     for name, revenue_minor in zip(names, (0, 10, 500, 400, 100), strict=True):
@@ -312,7 +312,7 @@ def test_a_description_that_says_nothing_new_changes_nothing() -> None:
 def test_after_a_claim_a_described_account_leaves_its_old_place() -> None:
     """Nobody knows where it is listed: its entry as a prospect goes at once, and it is put where it belongs later."""
     population, _, store = new_worklist()
-    worklist = Worklist(population, ASSESSOR)
+    worklist = Worklist(ASSESSOR)
     for account_id, traits in store.traits.items():
         worklist.know(account_id, traits)
     for account_id in store.traits:
