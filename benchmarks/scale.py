@@ -133,7 +133,7 @@ class Scale:
 
     def _standing(self, account: Account) -> Standing:
         policy = self.policy
-        return standing_of(account, account.stage(policy.new_start_days), None, None, policy.window_days)
+        return standing_of(account, account.stage(policy.new_start_days), None, None, policy.window_days, POPULATION)
 
     def purchase(self, account: str, amount_minor: int) -> tuple[str, bytes]:
         """(event id, payload) of a purchase a minute before midnight."""

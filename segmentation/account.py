@@ -12,7 +12,7 @@ from segmentation.buying import PurchaseDays
 from segmentation.engagement import EngagedDays
 from segmentation.events import MICROSECONDS_PER_DAY, AttributeValue, Engagement, Event, Purchase, Signup
 from segmentation.ledger import ID_SIZE, Ledger
-from segmentation.policy import Policy
+from segmentation.policy import ALL, Policy
 from segmentation.segments import Stage
 
 NO_DAY = 0
@@ -29,6 +29,8 @@ class Reason(StrEnum):
     REFUND = "refund"
     SIGNUP = "signup"
     ENGAGEMENT = "engagement"
+    POPULATION_CHANGED = "population_changed"
+    """A signup moved it to another population."""
     WINDOW_EXPIRY = "window_expiry"
     """Revenue left the window."""
     REVENUE_DUE = "revenue_due"
@@ -68,6 +70,9 @@ class Standing(NamedTuple):
     """Of the days with a purchase, how many are in the window of rolling revenue."""
     engagement_fell: bool = False
     """Whether it engages less than half as often as in its own past: `Engaged.has_fallen`, as of `day`."""
+    population: str = ALL
+    transfer: int = 0
+    """The number of the transfer by which it came into that population; 0: it began there."""
 
 
 class Profile:
@@ -113,9 +118,11 @@ class Account:
         "evidence_days",
         "first_purchase_day",
         "history",
+        "population",
         "profile",
         "purchase_days",
         "revenue_minor",
+        "transfers",
         "version",
     )
 
@@ -134,8 +141,14 @@ class Account:
         engaged_days: EngagedDays | None = None,
         engagement_fell: bool = False,
         history: Ledger | None = None,
+        population: str = "",
+        transfers: int = 0,
     ) -> None:
         self.account_id = account_id
+        self.population = population
+        """The one it was moved to last; empty: it is still in the one in which all begin."""
+        self.transfers = transfers
+        """How often it was moved, by the signups so far in the order of the log."""
         self.day = day
         """The day it was last advanced to."""
         self.first_purchase_day = first_purchase_day

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from segmentation.account import Profile
 from segmentation.events import AttributeValue
-from segmentation.policy import UNKNOWN, IcpRule, Policy, comparable, number_text
+from segmentation.policy import ALL, UNKNOWN, IcpRule, Policy, comparable, number_text
 
 CLASS_CHARACTERS_MAX = 64
 OWNER_CHARACTERS_MAX = 128
@@ -48,7 +48,7 @@ NO_TRAITS = Traits((), 0, "", "")
 class Classifier:
     """Makes traits of attributes, by one policy. Equal traits are one object: many accounts have the same."""
 
-    __slots__ = ("_bands", "_by", "_needs", "_rules", "_shared")
+    __slots__ = ("_bands", "_by", "_needs", "_population", "_rules", "_shared", "home")
 
     def __init__(
         self,
@@ -56,9 +56,14 @@ class Classifier:
         bands: Mapping[str, Mapping[str, int]],
         icp: tuple[IcpRule, ...],
         needs: Iterable[str] = (),
+        population: str | None = None,
     ) -> None:
         self._by = by
-        self._bands = {name: (tuple(its.values()), tuple(its)) for name, its in bands.items() if name in by}
+        self._population = population
+        self.home = ALL if population is None else UNKNOWN
+        """The population of an account that has stated nothing."""
+        used = {*by, population}
+        self._bands = {name: (tuple(its.values()), tuple(its)) for name, its in bands.items() if name in used}
         self._rules = tuple(map(_Rule.of, icp))
         self._needs = frozenset(needs)
         self._shared: dict[Traits, Traits] = {}
@@ -66,7 +71,19 @@ class Classifier:
     @classmethod
     def of(cls, policy: Policy) -> "Classifier":
         """From a policy. Keep it: what it shares is its own."""
-        return cls(policy.classes.by, policy.bands, policy.icp, policy.needs)
+        return cls(policy.classes.by, policy.bands, policy.icp, policy.needs, policy.population)
+
+    @property
+    def has_populations(self) -> bool:
+        """Whether attributes say whom an account is ranked against."""
+        return self._population is not None
+
+    def population(self, profile: Profile) -> str:
+        """The population of an account: all of one value, or band, of the policy's attribute. O(1)."""
+        if self._population is None:
+            return ALL
+        stated = profile.fields.get(_ATTRIBUTES + self._population)
+        return self._class_of(self._population, None if stated is None else stated[0])
 
     def traits(self, attributes: Mapping[str, AttributeValue]) -> Traits:
         """The traits of an account with these attributes. O(attributes of a class + rules)."""

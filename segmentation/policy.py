@@ -37,7 +37,7 @@ from segmentation.segments import Segment
 from segmentation.strategy import ROLES, Need, Owners, Playbook, Playbooks, Role, RoleName, as_tuple, with_defaults
 
 ALL = "all"
-"""The population that every account is ranked in."""
+"""The population that every account is ranked in, where no attribute says another one."""
 
 WHOLE_BP = 10_000
 """100 % in basis points."""
@@ -68,7 +68,7 @@ PRIORITY_MAX = 100.0
 NUMBER_DIGITS_MAX = 15
 """Decimals of so many digits are the same ones again after they were a binary fraction, as they are in JSON."""
 UNKNOWN = "unknown"
-"""The class of accounts that do not say it."""
+"""The class, and the population, of accounts that do not say it."""
 
 Basis = Literal["revenue", "accounts"]
 
@@ -476,6 +476,9 @@ class Policy(BaseModel):
     """How long dated engagements are kept, and duplicates of them recognised."""
     future_days: int = Field(default=366, ge=1, le=3650, description=_DAYS)
     """How far an event's `occurred_at` may lie after the moment its record was written to the log."""
+    population: Attribute | None = Field(default=None, description=f'{_ATTRIBUTE_NAME} (as in population = "region")')
+    """Accounts with the same value of this attribute, or in the same band of it, are ranked against each other; None:
+    all are."""
     tiers: Tiers = Field(description="a table [tiers] with key, enterprise and commercial")
     rates: Mapping[Currency, Rate] = Field(
         default_factory=dict, description='a table [rates] with lines like EUR = "1.08"'
@@ -642,7 +645,15 @@ class Policy(BaseModel):
             },
             "rates": {currency: f"{rate:f}" for currency, rate in self.rates.items()},
             "engagement_weights": dict(self.engagement_weights),
+            **self._populations(),
         }
+
+    def _populations(self) -> dict[str, Any]:
+        """Who is ranked against whom: the attribute and its bands, which are rules then; empty where there is none."""
+        if self.population is None:
+            return {}
+        bands = {name: dict(its) for name, its in self.bands.items() if name == self.population}
+        return {"population": self.population} | ({"bands": bands} if bands else {})
 
     def _risk(self) -> dict[str, Any]:
         """The part that decides what risk an account has; `model` only where there is one."""

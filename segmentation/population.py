@@ -5,7 +5,7 @@ What an account's segment *is* follows from its stage and, once it is establishe
 step from what was told to what is, so that each account's changes form one chain.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from enum import StrEnum
 from functools import cache
 from typing import NamedTuple
@@ -13,9 +13,10 @@ from typing import NamedTuple
 from segmentation.account import Reason, Standing
 from segmentation.events import MICROSECONDS_PER_DAY
 from segmentation.order_index import Basis, Share
-from segmentation.risk import DAYS, Level, Risk
+from segmentation.risk import DAYS, Risk
 from segmentation.segments import TIERS, Segment, Stage
 from segmentation.tiers import Cause, Move, Tiers
+from segmentation.transfers import Departure, HandOver, Told, Transfers
 
 
 class CauseKind(StrEnum):
@@ -26,6 +27,8 @@ class CauseKind(StrEnum):
     FIRST_ENGAGEMENT = "first_engagement"
     PURCHASE = "purchase"
     REFUND = "refund"
+    POPULATION_CHANGED = "population_changed"
+    """It is ranked against others than before."""
     WINDOW_EXPIRY = "window_expiry"
     REVENUE_DUE = "revenue_due"
     GRADUATED = "graduated"
@@ -49,6 +52,8 @@ class Direction(StrEnum):
     """From one stage to a later one: it bought for the first time, or is no longer new."""
     UP = "up"
     DOWN = "down"
+    MOVED = "moved"
+    """To another population; the segment may be the same."""
 
 
 class ChangeCause(NamedTuple):
@@ -83,6 +88,10 @@ class Change(NamedTuple):
     to_next_tier_up_minor: int | None
     to_next_tier_down_minor: int | None
     effective_at_us: int
+    previous_population: str | None = None
+    """The one that the account was in before; None where it is the same, or there was none."""
+    transfer: int = 0
+    """See `Standing.transfer`."""
 
 
 _OF_STAGE: dict[str, Segment] = {stage: Segment(stage) for stage in Stage if stage is not Stage.ESTABLISHED}
@@ -101,6 +110,8 @@ class Member:
         "sequence",
         "stage",
         "tier",
+        "told_in",
+        "transfer",
         "version",
     )
 
@@ -117,8 +128,14 @@ class Member:
         version: int = 0,
         day: int = 0,
         risk: Risk | None = None,
+        transfer: int = 0,
+        told_in: str = "",
     ) -> None:
         self.account_id = account_id
+        self.transfer = transfer
+        """The number of the transfer by which it came; 0: it began here."""
+        self.told_in = told_in
+        """The population in which the world was told that it is, where that is another one; else empty."""
         self.stage = stage
         self.revenue_minor = revenue_minor
         self.tier = tier
@@ -135,6 +152,11 @@ class Member:
         """Of the newest standing taken."""
         self.risk = risk
         """None: it has not purchased yet."""
+
+    @property
+    def is_told(self) -> bool:
+        """Whether the world was told the segment that it has, and the population that it is in."""
+        return self.current_segment is self.segment and not self.told_in
 
     @property
     def lapsed(self) -> bool:
@@ -169,22 +191,35 @@ class Population:
         """boundaries and band in basis points; members as an earlier instance left them."""
         self.name = name
         self.members = {member.account_id: member for member in members}
+        self.transfers = Transfers(name)
+        self.barred: set[str] = set()
+        """Members whose departure the world knows of and this population does not yet: it went back in time. Nothing
+        is announced of them."""
         self._basis, self._boundaries, self._band = basis, boundaries, band
         self.tiers = self._new_tiers()
         self.muted = False
         """While it is, standings are taken but nothing is announced; see `unmute`."""
 
-    def apply(self, standings: Iterable[Standing], clock_us: int) -> tuple[list[Change], list[Member]]:
+    def apply(
+        self, standings: Iterable[Standing], clock_us: int, leaving: Collection[str] = ()
+    ) -> tuple[list[Change], list[Member]]:
         """Take a batch of standings as of one instant: of several for an account the newest counts.
 
-        Returns the changes, displaced accounts included, and every member that is different now.
+        leaving: members to take out. Returns the changes, displaced accounts included, and every member that is
+        different now.
         """
+        cutoffs_before = self.tiers.cutoffs()
+        moves = self._take_out(leaving)
         taken: dict[str, _Taken] = {}
         members = self.members
         for standing in standings:
             account_id, stage, revenue_minor, version, day = standing[:5]
-            first_day, last_day, days_bought, _, recent, _ = standing[8:]
-            member = members.get(account_id) or self._member(account_id)
+            first_day, last_day, days_bought, _, recent = standing[8:13]
+            member = members.get(account_id)
+            if member is None or member.transfer != standing.transfer:
+                member = self._taken_in(standing, member)
+                if member is None:
+                    continue
             if version <= member.version and day <= member.day:
                 continue  # no news; see is_news
             earlier = taken.get(account_id)
@@ -197,15 +232,20 @@ class Population:
                 if member.risk is None:
                     member.risk = Risk()
                 member.risk.know(first_day, last_day, days_bought, recent)
-        cutoffs_before = self.tiers.cutoffs()
-        moves = {move.account: move for move in self.tiers.apply(_ranked(taken))}
+        for move in self.tiers.apply(_ranked(taken)):
+            moves[move.account] = move
         for account_id, move in moves.items():
             members[account_id].tier = move.current
         touched = [member for member, _, _, _ in taken.values()]
         touched += [members[account_id] for account_id in moves if account_id not in taken]
         if self.muted:
             return [], touched
-        changed = [(member, now) for member in touched if (now := member.current_segment) is not member.segment]
+        changed = [
+            (member, now)
+            for member in touched
+            if ((now := member.current_segment) is not member.segment or member.told_in)
+            and not (self.barred and member.account_id in self.barred)
+        ]
         changed.sort(key=_by_account_id)
         cutoffs = self.tiers.cutoffs()
         changes = []
@@ -227,6 +267,85 @@ class Population:
             changes.append(self._change(member, now, cause, effective_at_us(own, clock_us), cutoffs))
         return changes, touched
 
+    def _taken_in(self, standing: Standing, member: Member | None) -> Member | None:
+        """The member that a standing is of; None: it is of none, or not yet."""
+        takes = self.transfers.takes(standing, member)
+        if takes is False:
+            return None
+        if takes is True:
+            return member or self._member(standing.account_id)
+        return self._admit(takes)
+
+    def _admit(self, hand_over: HandOver) -> Member:
+        """A member that the world may know already. It goes on from what that was told."""
+        told, member = hand_over.told, self._member(hand_over.account_id)
+        member.transfer = hand_over.transfer
+        member.sequence, member.segment, member.effective_at_us = told.sequence, told.segment, told.effective_at_us
+        member.told_in = told.population if told.population != self.name else ""
+        if told.risk_sequence or told.fall_day:
+            risk = member.risk = Risk(level=told.risk_level, told_level=told.risk_level, sequence=told.risk_sequence)
+            risk.effective_at_us = told.risk_effective_at_us
+            risk.note_change(told.fall_day)
+        return member
+
+    def _take_out(self, leaving: Collection[str]) -> dict[str, Move]:
+        """Members that are none any more. Returns whom that displaces."""
+        if not leaving:
+            return {}
+        ranked = [account_id for account_id in leaving if self.members[account_id].tier is not None]
+        moves = {move.account: move for move in self.tiers.apply((account_id, None) for account_id in ranked)}
+        for account_id in leaving:
+            moves.pop(account_id, None)
+            del self.members[account_id]
+            self.barred.discard(account_id)
+        return moves
+
+    def expects(self, hand_over: HandOver) -> bool:
+        """Whether a hand-over is news."""
+        return self.transfers.expects(hand_over, self.members.get(hand_over.account_id))
+
+    def arrive(self, hand_over: HandOver) -> HandOver | Standing | None:
+        """A hand-over has come. Returns one to be sent on, or the standing with which the account is a member now."""
+        return self.transfers.arrive(hand_over, self.members.get(hand_over.account_id))
+
+    def has(self, standing: Standing) -> bool:
+        """Whether a standing is of a member, in this stay of it."""
+        member = self.members.get(standing.account_id)
+        return member is not None and member.transfer == standing.transfer
+
+    def told_of(self, account_id: str) -> Told:
+        """What the world was told last of an account, as far as it is a member."""
+        member = self.members.get(account_id)
+        if member is None:
+            return Told()
+        risk = member.risk or Risk()
+        told_in = member.told_in or (self.name if member.sequence else "")
+        told = Told(told_in, member.sequence, member.segment, member.effective_at_us, risk.fall_day)
+        return told._replace(
+            risk_sequence=risk.sequence, risk_level=risk.told_level, risk_effective_at_us=risk.effective_at_us
+        )
+
+    def depart(self, departure: Departure) -> tuple[HandOver | None, bool]:
+        """An account leaves. Returns the hand-over, if it is to be sent, and whether a member is to be taken out."""
+        account_id = departure.account_id
+        member = self.members.get(account_id)
+        hand_over = self.transfers.depart(departure, member, self.told_of(account_id))
+        left = self.transfers.get(account_id).left
+        return hand_over, member is not None and member.transfer < min(left, departure.transfer)
+
+    def learn(self, given: HandOver) -> bool:
+        """The log says that an account was handed over from here. Returns whether that is news."""
+        before = self.transfers.get(given.account_id)
+        self.transfers.learn(given)
+        self.bar(given.account_id)
+        return self.transfers.get(given.account_id) != before
+
+    def bar(self, account_id: str) -> None:
+        """Announce nothing of a member, if it has left in the meantime."""
+        member = self.members.get(account_id)
+        if member is not None and member.transfer < self.transfers.get(account_id).left:
+            self.barred.add(account_id)
+
     def is_news(self, standing: Standing) -> bool:
         """Whether the standing rests on a purchase or a day that the newest one taken of its account does not know.
 
@@ -245,6 +364,8 @@ class Population:
         self.muted = False
         changed = []
         for member in self.members.values():
+            if member.told_in:
+                continue  # it was told a tier among others
             if member.tier is not None and member.segment in TIERS and member.current_segment != member.segment:
                 member.tier = TIERS.index(member.segment)
                 changed.append(member)
@@ -261,20 +382,20 @@ class Population:
             [
                 member.account_id
                 for member in self.members.values()
-                if member.version and (member.current_segment != member.segment or member.is_risk_untold)
+                if (not member.is_told or member.is_risk_untold) and member.account_id not in self.barred
             ]
         )
 
     def announce(self, account_ids: Iterable[str], clock_us: int) -> tuple[list[Change], list[Member]]:
         """Of these accounts, the changes from what was told to what is, and the members concerned. O(k log n)."""
         members = [self.members[account_id] for account_id in account_ids]
-        differing = [(member, now) for member in members if (now := member.current_segment) is not member.segment]
+        differing = [member for member in members if not member.is_told and member.account_id not in self.barred]
         cutoffs = self.tiers.cutoffs()
         changes = [
-            self._change(member, now, _NEVER_TOLD if member.segment is None else _TOLD_OTHERWISE, clock_us, cutoffs)
-            for member, now in differing
+            self._change(member, member.current_segment, _cause_of_untold(member), clock_us, cutoffs)
+            for member in differing
         ]
-        return changes, [member for member, _ in differing]
+        return changes, differing
 
     def _new_tiers(self) -> Tiers:
         return Tiers(
@@ -284,27 +405,29 @@ class Population:
             members=((m.account_id, m.revenue_minor, m.tier) for m in self.members.values() if m.tier is not None),
         )
 
-    def was_told(
-        self, account_id: str, sequence: int, segment: Segment, effective_at_us: int, *, instead: bool = False
-    ) -> Member | None:
-        """Learn from the log what the world was told. Returns the member if that was news.
+    def was_told(self, account_id: str, transfer: int, told: Told, *, instead: bool = False) -> bool:
+        """Learn from the log what the world was told of an account in its stay here after a transfer.
 
-        instead: of what the member takes for told from that sequence on, and nobody was.
+        Of segment or of risk: of the other one nothing is in `told`. Returns whether that was news.
+        instead: of what is taken for told from that sequence on, and nobody was.
         """
-        member = self._member(account_id)
-        if sequence <= member.sequence and not instead:
-            return None
-        member.sequence, member.segment, member.effective_at_us = sequence, segment, effective_at_us
-        return member
-
-    def was_told_risk(
-        self, account_id: str, sequence: int, level: Level, effective_at_us: int, *, instead: bool = False
-    ) -> Member | None:
-        """As `was_told`, of an account's risk."""
-        member = self._member(account_id)
-        if member.risk is None:
-            member.risk = Risk()
-        return member if member.risk.was_told(sequence, level, effective_at_us, instead=instead) else None
+        member = self.members.get(account_id)
+        if member is None or member.transfer != transfer:
+            if member is not None and transfer < member.transfer:
+                return False
+            return self.transfers.was_told(account_id, transfer, told, instead=instead)
+        is_news = False
+        if told.sequence and (told.sequence > member.sequence or instead):
+            member.sequence, member.segment, member.effective_at_us = told.sequence, told.segment, told.effective_at_us
+            member.told_in = ""
+            member.risk = member.risk or Risk()
+            member.risk.note_change(told.fall_day)
+            is_news = True
+        if told.risk_sequence:
+            member.risk = member.risk or Risk()
+            sequence, level, effective_at_us = told[5:]
+            is_news |= member.risk.was_told(sequence, level, effective_at_us, instead=instead)
+        return is_news
 
     def _member(self, account_id: str) -> Member:
         member = self.members.get(account_id)
@@ -316,6 +439,7 @@ class Population:
         self, member: Member, now: Segment, cause: ChangeCause, effective_at_us: int, cutoffs: tuple[int | None, ...]
     ) -> Change:
         previous, member.segment = member.segment, now
+        told_in, member.told_in = member.told_in, ""
         member.sequence += 1
         member.effective_at_us = max(member.effective_at_us, effective_at_us)
         revenue_minor, tier, tiers = member.revenue_minor, member.tier, self.tiers
@@ -329,7 +453,7 @@ class Population:
             member.sequence,
             previous,
             now,
-            direction_of(previous, now),
+            Direction.MOVED if told_in else direction_of(previous, now),
             cause,
             member.lapsed,
             revenue_minor,
@@ -339,6 +463,8 @@ class Population:
             up,
             down,
             member.effective_at_us,
+            told_in or None,
+            member.transfer,
         )
 
 
@@ -350,6 +476,8 @@ def _kind(member: Member, move: Move | None, reason: str, stage_before: str) -> 
     """Why a member changed of which there is news."""
     if member.segment is None:
         return _FIRST.get(reason, CauseKind.BACKFILL)
+    if member.told_in:
+        return CauseKind.POPULATION_CHANGED
     if stage_before != member.stage:
         return CauseKind.FIRST_PURCHASE if stage_before == Stage.PROSPECT else CauseKind.GRADUATED
     if move is not None and move.cause is Cause.BOUNDARY_MOVED:
@@ -395,7 +523,14 @@ _FIRST: dict[str, CauseKind] = {
 }
 
 
+def _cause_of_untold(member: Member) -> ChangeCause:
+    if member.segment is None:
+        return _NEVER_TOLD
+    return _TOLD_ELSEWHERE if member.told_in else _TOLD_OTHERWISE
+
+
 _NEVER_TOLD = ChangeCause(CauseKind.BACKFILL, None, 0, None)
+_TOLD_ELSEWHERE = ChangeCause(CauseKind.POPULATION_CHANGED, None, 0, None)
 _TOLD_OTHERWISE = ChangeCause(CauseKind.RECOVERED, None, 0, None)
 
 

@@ -247,6 +247,11 @@ class Risk:
         return True
 
     @property
+    def fall_day(self) -> int:
+        """The day of the account's last change of segment, if that was a fall of tier; else 0."""
+        return self.evidence_days[-1]
+
+    @property
     def is_untold(self) -> bool:
         """Whether the world takes the account for another level than it has. Never while no purchase is known."""
         return self.level is not self.told_level and self.days_bought > 0
@@ -381,6 +386,8 @@ class RiskChange(NamedTuple):
     current_segment: Segment
     """What the account is."""
     effective_at_us: int
+    transfer: int
+    """See `Standing.transfer`."""
 
 
 def score_of(odds: float) -> float:

@@ -94,4 +94,5 @@ class RiskWatch:
             self.rules.revenue_at_risk_minor(history, member.revenue_minor, odds),
             member.current_segment,
             risk.effective_at_us,
+            member.transfer,
         )

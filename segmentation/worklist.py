@@ -146,18 +146,31 @@ class Worklist:
         path, before = entry.traits.class_path, entry.path
         if path == before and entry.stage == member.stage and entry.revenue_minor == member.revenue_minor:
             return
-        if before is not None:
-            left = self.figures[before]
-            left.count(entry.stage, entry.revenue_minor, -1)
-            if not left.accounts:
-                del self.figures[before]
-            self.changed.add(before)
+        self._uncount(entry)
         if path not in self.figures:
             self.figures[path] = ClassFigures()
         self.figures[path].count(member.stage, member.revenue_minor)
         entry.path, entry.stage, entry.revenue_minor = path, member.stage, member.revenue_minor
         self.changed.add(path)
         self._are_estimates_old = True
+
+    def forget(self, account_id: str) -> Iterator[Placement]:
+        """The account, whose stored traits were looked up, is none of this population any more. O(1)."""
+        entry = self._entries.pop(account_id)
+        self._uncount(entry)
+        for segment in Segment if entry.segment is None else (entry.segment,):
+            name = prospect_entry(entry.traits, account_id) if segment is Segment.PROSPECT else account_id
+            yield f"worklist_{segment}", name, None
+
+    def _uncount(self, entry: _Entry) -> None:
+        before = entry.path
+        if before is not None:
+            left = self.figures[before]
+            left.count(entry.stage, entry.revenue_minor, -1)
+            if not left.accounts:
+                del self.figures[before]
+            self.changed.add(before)
+            self._are_estimates_old = True
 
     def refresh_estimates(self) -> None:
         """What is to be expected of each class, from its figures as they are. O(classes) where any is another one."""

@@ -1,10 +1,13 @@
 """How accounts and members are written in Redis: compact, and with nothing that has to be decoded to be skipped."""
 
+import json
+from collections.abc import Sequence
 from struct import Struct
+from typing import Any
 
 import orjson
 
-from segmentation.account import NEVER, Account, Profile
+from segmentation.account import NEVER, Account, Profile, Standing
 from segmentation.buying import PurchaseDays
 from segmentation.classification import NO_TRAITS, Traits
 from segmentation.engagement import EngagedDays
@@ -12,18 +15,22 @@ from segmentation.ledger import Ledger
 from segmentation.population import Member
 from segmentation.risk import DAYS, LEVELS, NO_EVIDENCE, Risk
 from segmentation.segments import Segment, Stage
+from segmentation.transfers import Departure, HandOver, Told, Transfer
 
 _INTEGER_SIZE = 16
 """Sums of money: 64 bits could overflow, and integers of any size cost more."""
 
-_ACCOUNT = Struct(f"<BHHHI{_INTEGER_SIZE}sHHHHHHH")
+_ACCOUNT = Struct(f"<BHHHI{_INTEGER_SIZE}sHHHHHHHHI")
 """Flags, day, day of the first purchase, due day, version, revenue, the days of evidence; the first of the purchase
-days, and how many bytes of them follow; the same of the days with engagement. Then the open block of the history."""
+days, and how many bytes of them follow; the same of the days with engagement; how many bytes of the population's name
+follow, and the number of transfers. Then the open block of the history."""
 _ANNOUNCED = 1
 _ENGAGEMENT_FELL = 2
 
-_MEMBER = Struct(f"<BBBHIQq{_INTEGER_SIZE}s")
-"""Stage, tier, segment, day, sequence, version, effective at, revenue. Then the risk, and the population's name."""
+_MEMBER = Struct(f"<BBBHIQq{_INTEGER_SIZE}sI")
+"""Stage, tier, segment, day, sequence, version, effective at, revenue, transfer. Then the risk, and the population's
+name; after it, if there is one, the population that was told."""
+_BETWEEN_NAMES = "\0"
 _RISK = Struct("<HHHHHBBBIQ")
 """How many days had a purchase, how many of them in the window, the first and the last of them, due day, whether
 engagement fell, level, level told, sequence, effective at."""
@@ -45,6 +52,7 @@ _NONE = 255
 def encode_account(account: Account) -> bytes:
     """The account without its closed blocks, engagements and profile. Under 640 bytes in its first two years."""
     days, engaged = _bytes_of(account.purchase_days.bits), _bytes_of(account.engaged_days.bits)
+    population = account.population.encode()
     return b"".join(
         (
             _ACCOUNT.pack(
@@ -59,9 +67,12 @@ def encode_account(account: Account) -> bytes:
                 len(days),
                 account.engaged_days.first_day,
                 len(engaged),
+                len(population),
+                account.transfers,
             ),
             days,
             engaged,
+            population,
             account.history.open,
         )
     )
@@ -74,9 +85,10 @@ def _bytes_of(bits: int) -> bytes:
 def decode_account(account_id: str, document: bytes, index: bytes | None) -> Account:
     """What encode_account wrote, with the index of its closed blocks where there is one."""
     flags, day, first_purchase_day, due_day, version, revenue, *more = _ACCOUNT.unpack_from(document)
-    *evidence_days, first_day, days, first_engaged_day, engaged = more
+    *evidence_days, first_day, days, first_engaged_day, engaged, population, transfers = more
     engaged_at = _ACCOUNT.size + days
-    history_at = engaged_at + engaged
+    population_at = engaged_at + engaged
+    history_at = population_at + population
     return Account(
         account_id,
         day=day,
@@ -87,9 +99,11 @@ def decode_account(account_id: str, document: bytes, index: bytes | None) -> Acc
         announced=bool(flags & _ANNOUNCED),
         evidence_days=(evidence_days[0], evidence_days[1], evidence_days[2]),
         purchase_days=PurchaseDays(first_day, int.from_bytes(document[_ACCOUNT.size : engaged_at], "little")),
-        engaged_days=EngagedDays(first_engaged_day, int.from_bytes(document[engaged_at:history_at], "little")),
+        engaged_days=EngagedDays(first_engaged_day, int.from_bytes(document[engaged_at:population_at], "little")),
         engagement_fell=bool(flags & _ENGAGEMENT_FELL),
         history=Ledger(document[history_at:], index or b""),
+        population=document[population_at:history_at].decode(),
+        transfers=transfers,
     )
 
 
@@ -104,21 +118,69 @@ def decode_profile(document: bytes | None) -> Profile:
     return Profile({field: (value, at) for field, (value, at) in fields.items()})
 
 
-def encode_traits(traits: Traits) -> bytes:
-    """Traits as JSON."""
-    return orjson.dumps(tuple(traits))
+def encode_traits(traits: Traits, transfer: int) -> bytes:
+    """Traits as JSON, with the number of the transfer in whose stay they were told."""
+    return orjson.dumps((*traits, transfer))
 
 
 def decode_traits(document: bytes | None) -> Traits:
-    """What encode_traits wrote; those of who has stated nothing for None."""
+    """The traits that encode_traits wrote; those of who has stated nothing for None."""
     if document is None:
         return NO_TRAITS
-    class_path, fit, owner, region, needs = orjson.loads(document)
+    class_path, fit, owner, region, needs, _ = orjson.loads(document)
     return Traits(tuple(class_path), fit, owner, region, tuple(needs))
 
 
+def transfer_of_traits(document: bytes) -> int:
+    """The transfer that encode_traits wrote."""
+    return int(orjson.loads(document)[-1])
+
+
+def encode_transfer(transfer: Transfer) -> bytes:
+    """What a population remembers of an account that comes or has gone, as JSON: it is rare."""
+    document: bytes = json.dumps(transfer, separators=(",", ":")).encode()  # not orjson: revenue may need more bits
+    return document
+
+
+def decode_transfer(document: bytes) -> Transfer:
+    """What encode_transfer wrote."""
+    left, given, held, waiting, pending, told = json.loads(document)
+    return Transfer(
+        left,
+        _hand_over(given),
+        _hand_over(held),
+        _standing(waiting),
+        tuple(Departure(*departure) for departure in pending),
+        told_of(told),
+    )
+
+
+def _hand_over(fields: Sequence[Any] | None) -> HandOver | None:
+    if fields is None:
+        return None
+    account_id, transfer, population, to, told = fields
+    return HandOver(account_id, transfer, population, to, told_of(told))
+
+
+def told_of(fields: Sequence[Any]) -> Told:
+    """From its fields, as JSON or msgpack give them."""
+    population, sequence, segment, effective_at_us, fall_day, risk_sequence, risk_level, risk_effective_at_us = fields
+    known = Segment(segment) if segment is not None else None
+    level = LEVELS[LEVELS.index(risk_level)]
+    return Told(population, sequence, known, effective_at_us, fall_day, risk_sequence, level, risk_effective_at_us)
+
+
+def _standing(fields: Sequence[Any] | None) -> Standing | None:
+    if fields is None:
+        return None
+    standing = Standing._make(fields)
+    first, second, third = standing.evidence_days
+    return standing._replace(evidence_days=(first, second, third))
+
+
 def encode_member(member: Member, population: str) -> bytes:
-    """A member of a population. 72 bytes and the population's name."""
+    """A member of a population. 76 bytes and the population's name."""
+    names = population + _BETWEEN_NAMES + member.told_in if member.told_in else population
     return (
         _MEMBER.pack(
             _STAGE_CODES[member.stage],
@@ -129,15 +191,17 @@ def encode_member(member: Member, population: str) -> bytes:
             member.version,
             member.effective_at_us,
             member.revenue_minor.to_bytes(_INTEGER_SIZE, "little", signed=True),
+            member.transfer,
         )
         + (_NO_RISK if member.risk is None else _encode_risk(member.risk))
-        + population.encode()
+        + names.encode()
     )
 
 
 def decode_member(account_id: str, document: bytes) -> tuple[Member, str]:
     """What encode_member wrote: the member and its population."""
-    stage, tier, segment, day, sequence, version, effective_at_us, revenue = _MEMBER.unpack_from(document)
+    stage, tier, segment, day, sequence, version, effective_at_us, revenue, transfer = _MEMBER.unpack_from(document)
+    name, _, told_in = document[_NAME_AT:].decode().partition(_BETWEEN_NAMES)
     member = Member(
         account_id,
         stage=_STAGES[stage],
@@ -149,8 +213,10 @@ def decode_member(account_id: str, document: bytes) -> tuple[Member, str]:
         effective_at_us=effective_at_us,
         revenue_minor=int.from_bytes(revenue, "little", signed=True),
         risk=_decode_risk(document),
+        transfer=transfer,
+        told_in=told_in,
     )
-    return member, document[_NAME_AT:].decode()
+    return member, name
 
 
 def _encode_risk(risk: Risk) -> bytes:

@@ -30,6 +30,8 @@ class ShardKeys(NamedTuple):
     """List: outgoing records, oldest first."""
     traits: str
     """Hash: what accounts' attributes say of them."""
+    transfers: str
+    """Hash: what a population remembers of accounts that come or have gone."""
     figures: str
     """Hash: what the accounts of each class add up to, and where the tiers begin."""
     worklist_key: str

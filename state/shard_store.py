@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 
 from state.keys import ShardKeys, StageName, shard_keys
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Of everything this package stores. A worker refuses a store with another one."""
 
 OUTBOX_READ_MAX = 2_000

@@ -6,20 +6,22 @@ applied everything before. What is due when a tick has passed is done in chunks,
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
 from redis.exceptions import RedisError
 
-from segmentation.account import NEVER, NO_DAY, Account, Profile, Reason, Standing, entry_id_of, reason_of
+from segmentation.account import NEVER, NO_DAY, Account, Reason, Standing, entry_id_of, reason_of
 from segmentation.classification import Classifier, attributes_of
 from segmentation.events import MICROSECONDS_PER_DAY, Event, Purchase
 from segmentation.ledger import Ledger
 from segmentation.policy import Policy
+from segmentation.transfers import Departure
 from state.documents import decode_account, decode_profile, encode_account, encode_profile
 from state.shard_store import Claim, Commit, ShardStore
 from streams.dead_letters import dead_letter
 from streams.messages import (
+    Description,
     Descriptions,
     Mode,
     Outgoing,
@@ -35,8 +37,6 @@ from streams.topics import ACCOUNT_INPUTS, Topic
 from streams.wire import BadRecord, Decoder
 
 log = logging.getLogger(__name__)
-
-POPULATION = "all"
 
 DESCRIBED_AT_ONCE = 250
 """Accounts of which one message says what their attributes say: at most 3 KB each, and a broker takes 1 MB."""
@@ -79,7 +79,8 @@ class AccountShard(Shard):
         partitions: int,
         cache_accounts: int,
         due_chunk_accounts: int,
-        ranking: ShardStore,
+        ranking: Callable[[int], ShardStore],
+        ranking_of: Callable[[str], int],
         **settings: Any,
     ) -> None:
         super().__init__(store, *arguments, **settings)
@@ -89,8 +90,11 @@ class AccountShard(Shard):
         self._policy_classification_hash = policy.classification_hash  # once: it takes 0.1 ms
         self.cache_accounts = cache_accounts
         self.due_chunk_accounts = due_chunk_accounts
+        self._partitions = partitions
         self._ranking = ranking
-        """Of the shard that ranks these accounts; only looked at."""
+        """Of the shards that rank these accounts; only looked at."""
+        self._ranking_of = ranking_of
+        """The partition of the ranking shard that has a population."""
         self._young: dict[str, Account] = {}
         self._old: dict[str, Account] = {}
         """The cache in two halves: who is used is young, and the old ones go when the young half is full. One dict in
@@ -113,14 +117,15 @@ class AccountShard(Shard):
             for topic in self.inputs
         }
         self.unknown_fields: int = state.get("unknown_fields", 0)
-        self.sent: dict[str, Any] | None = state.get("sent")
+        self.sent: dict[str, dict[str, Any]] = state.get("sent", {})
+        """Of each ranking shard, how far the newest standings that it was sent bring this one."""
         self.told_day: int = state.get("told_day", NO_DAY)
         """The last day of which the ranking stage was told that all that time brings about on it is told."""
         self.backfill_until: dict[str, int] | None = state.get("backfill_until")
         """Where the inputs ended when this shard was founded. Once it is there, and has done what the first tick makes
         due, it tells the ranking stage: everything before was backfill."""
-        self.described_end: int = state.get("described_end", 0)
-        """Up to which offset of the signups the ranking stage was told what attributes say."""
+        self.described: dict[str, int] = state.get("described", {})
+        """Of each ranking shard, up to which offset of the signups it was told what attributes say."""
         self.classification_hash: str = state.get("classification_hash", self._policy_classification_hash)
         """By which rules it was told so of all accounts. Where they are others now, it is told again of each."""
         self._to_describe: AsyncIterator[tuple[str, bytes]] | None = None
@@ -129,8 +134,8 @@ class AccountShard(Shard):
         self.decoder.unknown_fields = 0
         self._young, self._old = {}, {}
         self._held.clear()
-        self._told_of: list[tuple[int, str]] = []
-        """Up to where the last two chunks of due work that had something to tell were done."""
+        self._told_of: list[tuple[tuple[int, str], list[int]]] = []
+        """Up to where the last two chunks of due work that had something to tell were done, and whom they told."""
         self.due_work.set()
 
     def _state(self) -> dict[str, Any]:
@@ -142,7 +147,7 @@ class AccountShard(Shard):
             "unknown_fields": self.unknown_fields + self.decoder.unknown_fields,
             "sent": self.sent,
             "told_day": self.told_day,
-            "described_end": self.described_end,
+            "described": self.described,
             "classification_hash": self.classification_hash,
             "backfill_until": self.backfill_until,
         }
@@ -184,35 +189,61 @@ class AccountShard(Shard):
                 known.append(new)
         commit = Commit({**self.progress, topic: end}, {})
         accounts = await self._accounts_for(topic, news)
-        standings = self._apply(topic, news, accounts, commit)
+        departures: list[Departure] = []
+        standings = self._apply(topic, news, accounts, commit, departures)
         self._write(accounts.values(), topic, commit)
         if topic is Topic.SIGNUPS:
             # before the standings: the playbook of the first change depends on what an account needs
-            profiles = {name: a.profile for name, a in accounts.items() if a.profile is not None and a.profile.changed}
-            self._describe(profiles, commit, out)
-        self._send(standings, commit, out)
+            self._describe([a for a in accounts.values() if a.profile is not None and a.profile.changed], commit, out)
+        self._send(standings, commit, out, departures)
         commit.state = self._state()
         await self.commit(commit, out)
         for account in accounts.values():
             _saved(account)
         self._evict()
 
-    def _describe(self, profiles: Mapping[str, Profile], commit: Commit, out: list[Outgoing]) -> None:
-        """Put what the attributes of these accounts say, if there are any, among the records to send."""
-        if not profiles:
-            return
-        traits = [(name, self._classifier.traits(attributes_of(profile))) for name, profile in profiles.items()]
-        self.described_end, now_ms = commit.progress[Topic.SIGNUPS], self.wall_clock() // 1000
-        for first in range(0, len(traits), DESCRIBED_AT_ONCE):
-            message = Descriptions(self.partition, self.described_end, traits[first : first + DESCRIBED_AT_ONCE])
-            out.append(Outgoing([Topic.STANDINGS], POPULATION.encode(), encode_descriptions(message), [], now_ms))
+    def _describe(self, accounts: Iterable[Account], commit: Commit, out: list[Outgoing]) -> None:
+        """Put what the attributes of these accounts say, whose profiles are loaded, among the records to send."""
+        descriptions: dict[int, list[Description]] = {}
+        for account in accounts:
+            assert account.profile is not None
+            traits, population = self._classifier.traits(attributes_of(account.profile)), self._population_of(account)
+            described = Description(account.account_id, population, account.transfers, traits)
+            descriptions.setdefault(self._ranking_of(population), []).append(described)
+        signups_end = commit.progress[Topic.SIGNUPS]
+        for number, its in descriptions.items():
+            self.described[str(number)] = signups_end
+            for first in range(0, len(its), DESCRIBED_AT_ONCE):
+                message = Descriptions(self.partition, signups_end, its[first : first + DESCRIBED_AT_ONCE])
+                out.append(self._to_ranking(number, encode_descriptions(message)))
+
+    def _to_ranking(self, number: int, value: bytes) -> Outgoing:
+        return Outgoing([Topic.STANDINGS], None, value, [], self.wall_clock() // 1000, number)
+
+    def _population_of(self, account: Account) -> str:
+        return account.population or self._classifier.home
+
+    def _transfer(self, account: Account) -> Departure | None:
+        """Move the account to where its attributes say that it belongs, after each signup."""
+        assert account.profile is not None
+        before, population = self._population_of(account), self._classifier.population(account.profile)
+        if population == before:
+            return None
+        account.population = population
+        account.transfers += 1
+        return Departure(account.account_id, account.transfers, before, population)
 
     def _apply(
-        self, topic: Topic, news: dict[str, list[_New]], accounts: dict[str, Account], commit: Commit
+        self,
+        topic: Topic,
+        news: dict[str, list[_New]],
+        accounts: dict[str, Account],
+        commit: Commit,
+        departures: list[Departure],
     ) -> list[Standing]:
         """Apply the events of one topic to the accounts. Returns the standings that are different now."""
         policy, day, new_start_days = self.policy, self.day, self.policy.new_start_days
-        is_money = topic is Topic.PURCHASES
+        is_money, may_move = topic is Topic.PURCHASES, topic is Topic.SIGNUPS and self._classifier.has_populations
         applied = duplicates = 0
         standings = []
         for account_id, events in news.items():
@@ -222,10 +253,14 @@ class AccountShard(Shard):
             due_day = account.due_day if account.version else NEVER  # a new one is in no due index yet
             advanced = account.advance(day, policy)
             cause: Event | None = None
+            mover: Event | None = None
             for event, entry_id in events:
                 if account.apply(event, entry_id, policy):
                     applied += 1
                     cause = event
+                    if may_move and (departure := self._transfer(account)) is not None:
+                        departures.append(departure)
+                        mover = event
                 else:
                     duplicates += 1
             stage = account.stage(new_start_days)
@@ -236,9 +271,10 @@ class AccountShard(Shard):
                 or account.revenue_minor != revenue_minor
                 or stage is not stage_before
                 or (account.evidence_days, account.engagement_fell) != evidence
+                or mover is not None
                 or not account.announced
             ):
-                standings.append(standing_of(account, stage, advanced, cause, policy.window_days))
+                standings.append(self._standing(account, stage, advanced, cause, mover))
             if account.due_day != due_day:
                 commit.score("due", account_id, account.due_day if account.due_day != NEVER else None)
         counts = self.counts[topic]
@@ -261,18 +297,38 @@ class AccountShard(Shard):
             if account.profile is not None and account.profile.changed:
                 commit.set("profiles", account_id, encode_profile(account.profile))
 
-    def _send(self, standings: list[Standing], commit: Commit, out: list[Outgoing]) -> None:
-        """Put the standings, if there are any, among the records to send."""
-        if standings:
-            out.append(self._standings(standings, commit))
+    def _standing(
+        self, account: Account, stage: str, advanced: Reason | None, cause: Event | None, mover: Event | None = None
+    ) -> Standing:
+        return standing_of(
+            account, stage, advanced, cause, self.policy.window_days, self._population_of(account), mover=mover
+        )
 
-    def _standings(self, standings: list[Standing], commit: Commit) -> Outgoing:
-        assert self.mode is not None
-        mode: Mode = "backfill" if self.backfill_until is not None and self.mode == "live" else self.mode
-        message = Standings(self.partition, commit.progress, self.cursor, self.clock_us, mode, standings)
-        self.sent = {"progress": commit.progress, "cursor": self.cursor}
-        now_ms = self.wall_clock() // 1000
-        return Outgoing([Topic.STANDINGS], POPULATION.encode(), encode_standings(message), [], now_ms)
+    def _send(
+        self, standings: list[Standing], commit: Commit, out: list[Outgoing], departures: Iterable[Departure] = ()
+    ) -> list[int]:
+        """Put the standings and departures among the records to send. Returns the ranking shards that are told.
+
+        Those that accounts leave first: where they come to waits for them.
+        """
+        told: dict[int, tuple[list[Standing], list[Departure]]] = {}
+        for departure in departures:
+            told.setdefault(self._ranking_of(departure.population), ([], []))[1].append(departure)
+        for standing in standings:
+            told.setdefault(self._ranking_of(standing.population), ([], []))[0].append(standing)
+        for number, (its, leaving) in told.items():
+            out.append(self._standings(number, its, leaving, commit))
+        return [*told]
+
+    def _standings(
+        self, number: int, standings: list[Standing], departures: list[Departure], commit: Commit
+    ) -> Outgoing:
+        mode: Mode = self.mode or "live"
+        if self.backfill_until is not None and mode == "live":
+            mode = "backfill"
+        message = Standings(self.partition, commit.progress, self.cursor, self.clock_us, mode, standings, departures)
+        self.sent[str(number)] = {"progress": commit.progress, "cursor": self.cursor}
+        return self._to_ranking(number, encode_standings(message))
 
     def _dead_letter(self, topic: Topic, record: Record, reason: str, message: str) -> Outgoing:
         return dead_letter(
@@ -428,22 +484,20 @@ class AccountShard(Shard):
         for account in accounts.values():
             advanced = account.advance(self.day, self.policy)
             if not account.announced or advanced is not None:
-                standings.append(
-                    standing_of(account, account.stage(new_start_days), advanced, None, self.policy.window_days)
-                )
+                standings.append(self._standing(account, account.stage(new_start_days), advanced, None))
             commit.score("due", account.account_id, account.due_day if account.due_day != NEVER else None)
         last_account, last_day = due[-1]
         self.cursor = (last_day, last_account)
         self._write(accounts.values(), None, commit)
         out: list[Outgoing] = []
-        self._send(standings, commit, out)
+        told = self._send(standings, commit, out)
         commit.state = self._state()
         await self.commit(commit, out)
         for account in accounts.values():
             _saved(account)
         self._evict()
-        if standings:
-            self._told_of = [*self._told_of[-1:], self.cursor]
+        if told:
+            self._told_of = [*self._told_of[-1:], (self.cursor, told)]
         return True
 
     async def _describe_again(self) -> None:
@@ -458,12 +512,14 @@ class AccountShard(Shard):
         else:
             self._to_describe, self.classification_hash = None, self._policy_classification_hash
         # as they are now: the scan is ahead of it by what it read at once, and signups may have come since
-        documents = await self.store.load("profiles", account_ids)
-        profiles = {name: decode_profile(document) for name, document in zip(account_ids, documents, strict=True)}
+        accounts = await self._load(account_ids, create=False)
+        documents = await self.store.load("profiles", accounts)
+        for account, document in zip(accounts.values(), documents, strict=True):
+            account.profile = decode_profile(document)
         self._has_described = True
         commit = Commit(self.progress, {})
         out: list[Outgoing] = []
-        self._describe(profiles, commit, out)
+        self._describe(accounts.values(), commit, out)
         commit.state = self._state()
         await self.commit(commit, out)
 
@@ -474,18 +530,21 @@ class AccountShard(Shard):
             self._has_described = False
             await asyncio.sleep(DESCRIBE_PAUSE_SECONDS)
         until = asyncio.get_running_loop().time() + PACE_SECONDS_MAX
-        while len(self._told_of) == 2 and not await self._is_taken(self._told_of[0]):
+        while len(self._told_of) == 2 and not await self._are_taken(*self._told_of[0]):
             if asyncio.get_running_loop().time() >= until:
                 return
             await asyncio.sleep(PACE_SECONDS)
 
-    async def _is_taken(self, cursor: tuple[int, str]) -> bool:
-        try:
-            ranking = await self._ranking.peek()
-        except (RedisError, OSError):
-            return True  # whoever writes next will see to it
-        reached = ranking.state.get("sources", {}).get(str(self.partition)) if ranking else None
-        return reached is None or (Reached.of(reached).cursor or cursor) >= cursor
+    async def _are_taken(self, cursor: tuple[int, str], told: Iterable[int]) -> bool:
+        for number in told:
+            try:
+                ranking = await self._ranking(number).peek()
+            except (RedisError, OSError):
+                return True  # whoever writes next will see to it
+            reached = ranking.state.get("sources", {}).get(str(self.partition)) if ranking else None
+            if reached is not None and (Reached.of(reached).cursor or cursor) < cursor:
+                return False
+        return True
 
     async def _end_day(self) -> None:
         """Nothing is due any more. Tell so of a new day, and once all that the log held in the beginning is applied."""
@@ -494,20 +553,32 @@ class AccountShard(Shard):
         if self.day == self.told_day and not is_end_of_backfill:
             return
         commit = Commit(self.progress, {})
-        message = self._standings([], commit)
+        messages = [self._standings(number, [], [], commit) for number in range(self._partitions)]
         self.told_day = self.day
         if is_end_of_backfill:
             self.backfill_until = None
         commit.state = self._state()
-        await self.commit(commit, [message])
+        await self.commit(commit, messages)
 
 
 def standing_of(
-    account: Account, stage: str, advanced: Reason | None, cause: Event | None, window_days: int
+    account: Account,
+    stage: str,
+    advanced: Reason | None,
+    cause: Event | None,
+    window_days: int,
+    population: str,
+    *,
+    mover: Event | None = None,
 ) -> Standing:
-    """The account's standing, with what caused it: an event that moves money or is the account's first, else time."""
+    """The account's standing, with what caused it: an event that moves money or is the account's first, else time.
+
+    mover: the signup that moved it to its population just now.
+    """
     first, account.announced = not account.announced, True
-    if cause is not None and (first or isinstance(cause, Purchase)):
+    if mover is not None and not first:
+        reason, event_id, occurred_at_us = Reason.POPULATION_CHANGED, mover.event_id, mover.occurred_at_us
+    elif cause is not None and (first or isinstance(cause, Purchase)):
         reason, event_id, occurred_at_us = reason_of(cause), cause.event_id, cause.occurred_at_us
     else:
         reason, event_id, occurred_at_us = (
@@ -533,6 +604,8 @@ def standing_of(
         account.evidence_days,
         account.purchase_days.count(account.day - window_days, account.day),
         account.engagement_fell,
+        population,
+        account.transfers,
     )
 
 

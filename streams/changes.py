@@ -26,6 +26,8 @@ PLAYBOOKS_MAX = 10_000
 """Kept as they are sent: one for each segment and each list of needs."""
 INPUT_OFFSET = "ce_inputoffset"
 """Header: the offset in `standings` after which the change was made."""
+TRANSFER = "ce_transfer"
+"""Header: `Standing.transfer` of the account; not there where it is 0."""
 
 
 class CauseData(BaseModel):
@@ -72,6 +74,8 @@ class ChangeData(BaseModel):
 
     account_id: str
     population: str
+    previous_population: str | None = None
+    """The one that the account was ranked in before; null where it is the same."""
     sequence: int
     previous_segment: str | None
     current_segment: str
@@ -196,6 +200,8 @@ class ChangeWriter:
                 ("ce_time", effective_at.encode()),
                 offset_header,
             ]
+            if change.transfer:
+                headers.append((TRANSFER, str(change.transfer).encode()))
             value = data[:-1] + self._end(change.current_segment, needs.get(change.account_id, ()))
             records.append(Outgoing(topics, account_id, value, headers, recorded_at_ms))
         return records
@@ -243,6 +249,7 @@ class ChangeWriter:
         return {
             "account_id": change.account_id,
             "population": change.population,
+            "previous_population": change.previous_population,
             "sequence": change.sequence,
             "previous_segment": change.previous_segment,
             "current_segment": change.current_segment,

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from redis.asyncio import Redis
 
 from segmentation.account import NEVER, Account
-from segmentation.classification import Traits
+from segmentation.classification import Classifier, Traits
 from segmentation.events import MICROSECONDS_PER_DAY
 from segmentation.explanation import Step, forecast
 from segmentation.order_index import Basis
@@ -21,7 +21,6 @@ from state.documents import decode_account, decode_member, decode_profile, decod
 from state.founding import read_founding
 from state.keys import StageName
 from state.shard_store import ShardStore
-from streams.accounts import POPULATION
 from streams.changes import (
     ChangeData,
     CutoffsData,
@@ -139,9 +138,10 @@ async def explain(settings: Settings, policy: Policy, redis: Redis, reader: LogR
     account, clock_us = await _account(store, account_id)
     day = clock_us // MICROSECONDS_PER_DAY
     account.advance(day, policy)
-    ranking = partition_of(POPULATION.encode(), founding.partitions)
+    population = account.population or Classifier.of(policy).home
+    ranking = partition_of(population.encode(), founding.partitions)
     ranking_store = ShardStore(redis, settings.redis_prefix, StageName.RANKING, ranking)
-    members = await _members(ranking_store)
+    members = await _members(ranking_store, population)
     tiers = Tiers(
         basis=Basis(policy.basis),
         boundaries=policy.boundaries,
@@ -166,7 +166,7 @@ async def explain(settings: Settings, policy: Policy, redis: Redis, reader: LogR
     stage = account.stage(policy.new_start_days)
     return Explanation(
         account_id=account_id,
-        population=POPULATION,
+        population=population,
         as_of=format_instant(clock_us),
         stage=stage,
         segment=member.segment,
@@ -182,7 +182,7 @@ async def explain(settings: Settings, policy: Policy, redis: Redis, reader: LogR
         to_next_tier_down_minor=distance.down if distance else None,
         sequence=member.sequence,
         risk=_risk(policy, member, day),
-        worth=await _worth(policy, ranking_store, member, traits, day),
+        worth=await _worth(policy, ranking_store, member, traits, population, day),
         playbook=_playbook(policy, member, traits),
         profile={field: value for field, (value, _) in decode_profile(profile).fields.items()},
         forecast=[_forecast_step(step) for step in steps],
@@ -204,11 +204,11 @@ async def _account(store: ShardStore, account_id: str) -> tuple[Account, int]:
     return account, claim.state.get("clock_us", 0)
 
 
-async def _members(store: ShardStore) -> dict[str, Member]:
+async def _members(store: ShardStore, of_population: str) -> dict[str, Member]:
     members = {}
     async for account_id, document in store.scan("documents"):
         member, population = decode_member(account_id, document)
-        if population == POPULATION:
+        if population == of_population:
             members[account_id] = member
     return members
 
@@ -243,11 +243,13 @@ async def _traits(store: ShardStore, account_id: str) -> Traits:
     return decode_traits(document)
 
 
-async def _worth(policy: Policy, store: ShardStore, member: Member, traits: Traits, day: int) -> Worth | None:
+async def _worth(
+    policy: Policy, store: ShardStore, member: Member, traits: Traits, population: str, day: int
+) -> Worth | None:
     if not member.version:
         return None
     assessor, classes = Assessor(policy), await read_classes(store)
-    assessment = classes.assess(assessor, member, traits, POPULATION, day)
+    assessment = classes.assess(assessor, member, traits, population, day)
     potential = assessment.potential
     return Worth(
         potential=None if potential is None else potential_data(potential, assessor.potential),

@@ -13,7 +13,10 @@ from segmentation.account import NEVER, Reason, Standing
 from segmentation.classification import Traits
 from segmentation.events import MICROSECONDS_PER_DAY
 from segmentation.order_index import UNREACHABLE_MINOR
+from segmentation.transfers import Departure, HandOver
+from state.documents import told_of
 from streams.instants import format_instant, parse_instant
+from streams.partitions import partition_of
 
 Mode = Literal["live", "backfill", "replay"]
 """live: as it happens. backfill: what a log held before the first tick. replay: a log read again by event time."""
@@ -58,9 +61,10 @@ def decode_tick(value: bytes | None) -> Tick:
 
 
 class Standings(NamedTuple):
-    """One batch of standings of one population, and how far it brings its account shard.
+    """One batch of standings for one ranking shard, and how far it brings its account shard.
 
-    One without standings says that the shard has nothing left to tell of what it has read and of the clock's day.
+    One without standings and departures says that the shard has nothing left to tell of what it has read and of the
+    clock's day.
     """
 
     source: int
@@ -72,10 +76,36 @@ class Standings(NamedTuple):
     clock_us: int
     mode: Mode
     standings: list[Standing]
+    departures: Sequence[Departure] = ()
+    """From populations of that ranking shard."""
+
+    @property
+    def says_nothing(self) -> bool:
+        """Whether there is nothing left to tell."""
+        return not self.standings and not self.departures
+
+
+class HandedOver(NamedTuple):
+    """A hand-over from one population to another one, between ranking shards."""
+
+    clock_us: int
+    """Of the one that it is from."""
+    mode: Mode
+    hand_over: HandOver
+
+
+class Description(NamedTuple):
+    """What the attributes of an account say of it."""
+
+    account_id: str
+    population: str
+    transfer: int
+    """See `Standing.transfer`."""
+    traits: Traits
 
 
 class Descriptions(NamedTuple):
-    """What the attributes of some accounts of one population say of them.
+    """What the attributes of some accounts of one ranking shard say of them.
 
     An account shard sends them when attributes change, and of all its accounts when the policy classifies them in
     another way. They announce nothing, and have an order of their own: that of the signups.
@@ -85,8 +115,7 @@ class Descriptions(NamedTuple):
     """Partition of the account shard."""
     signups_end: int
     """The shard's next offset of its signups: all before it are taken into account."""
-    traits: list[tuple[str, Traits]]
-    """By account id."""
+    descriptions: list[Description]
 
 
 class Reached(NamedTuple):
@@ -132,8 +161,10 @@ def _unpack_large(code: int, data: bytes) -> int:
 
 _pack = msgpack.Packer(default=_pack_large).pack
 """One packer for all: making one takes as long as what it packs."""
-_STANDINGS_FORMAT = 3
-_DESCRIPTIONS_FORMAT = "descriptions 1"
+_STANDINGS_FORMAT = 4
+_DESCRIPTIONS_FORMAT = "descriptions 2"
+_HAND_OVER_FORMAT = "hand-over 1"
+_FORMATS = (_STANDINGS_FORMAT, _DESCRIPTIONS_FORMAT, _HAND_OVER_FORMAT)
 
 
 def encode_standings(message: Standings) -> bytes:
@@ -148,20 +179,31 @@ def encode_descriptions(message: Descriptions) -> bytes:
     return packed
 
 
-def decode_told(value: bytes | None) -> Standings | Descriptions:
-    """Raises ValueError for anything that encode_standings or encode_descriptions could not have written.
+def encode_hand_over(message: HandedOver) -> bytes:
+    """As encode_standings."""
+    packed: bytes = _pack([_HAND_OVER_FORMAT, *message])
+    return packed
+
+
+def decode_told(value: bytes | None) -> Standings | Descriptions | HandedOver:
+    """Raises ValueError for anything that no encode function of these could have written.
 
     Checked to the last number: what is let in here and cannot be stored would end every worker that reads it.
     """
     try:
         form, *rest = msgpack.unpackb(value or b"", use_list=False, ext_hook=_unpack_large)
         if form == _STANDINGS_FORMAT:
-            source, progress, cursor, clock_us, mode, standings = _validate_standings(tuple(rest))
-            return Standings(source, progress, cursor, clock_us, mode, list(map(Standing._make, standings)))
+            source, progress, cursor, clock_us, mode, standings, departures = _validate_standings(tuple(rest))
+            told = list(map(Standing._make, standings)), list(map(Departure._make, departures))
+            return Standings(source, progress, cursor, clock_us, mode, *told)
         if form == _DESCRIPTIONS_FORMAT:
             source, signups_end, described = _validate_descriptions(tuple(rest))
-            return Descriptions(source, signups_end, [(name, Traits._make(traits)) for name, traits in described])
-        raise ValueError(f"format {form!r:.20}, this program reads {_STANDINGS_FORMAT} and {_DESCRIPTIONS_FORMAT}")
+            descriptions = [Description(*fields[:3], Traits._make(fields[3])) for fields in described]
+            return Descriptions(source, signups_end, descriptions)
+        if form == _HAND_OVER_FORMAT:
+            clock_us, mode, fields = _validate_hand_over(tuple(rest))
+            return HandedOver(clock_us, mode, HandOver(*fields[:4], told_of(fields[4])))
+        raise ValueError(f"format {form!r:.20}, this program reads {', '.join(map(str, _FORMATS))}")
     except ValidationError as error:
         wrong = error.errors(include_input=False, include_url=False)[0]
         raise ValueError(f"not a message of standings: {wrong['loc']}: {wrong['msg']}") from None
@@ -174,6 +216,8 @@ _Unsigned63 = Annotated[int, Field(ge=0, lt=2**63)]
 _Money = Annotated[int, Field(gt=-UNREACHABLE_MINOR, lt=UNREACHABLE_MINOR)]
 _Day = Annotated[int, Field(ge=0, le=NEVER)]
 _Identifier = Annotated[str, Field(min_length=1, max_length=128)]
+_Name = Annotated[str, Field(min_length=1, max_length=128)]
+"""Of a population."""
 _Stage = Literal["prospect", "new_start", "established"]
 _Reason = Annotated[str, Field(pattern=f"^({'|'.join(Reason)})$")]
 _Standing = tuple[
@@ -191,9 +235,30 @@ _Standing = tuple[
     tuple[_Day, _Day, _Day],
     _Day,
     bool,
+    _Name,
+    _Unsigned32,
+]
+_Departure = tuple[_Identifier, _Unsigned32, _Name, _Name]
+_Told = tuple[
+    Annotated[str, Field(max_length=128)],
+    _Unsigned32,
+    Literal["prospect", "new_start", "key", "enterprise", "commercial"] | None,
+    _Unsigned63,
+    _Day,
+    _Unsigned32,
+    Literal["low", "watch", "high"],
+    _Unsigned63,
 ]
 _validate_standings = TypeAdapter(
-    tuple[_Unsigned32, dict[str, _Unsigned63], tuple[_Day, str] | None, _Unsigned63, Mode, tuple[_Standing, ...]],
+    tuple[
+        _Unsigned32,
+        dict[str, _Unsigned63],
+        tuple[_Day, str] | None,
+        _Unsigned63,
+        Mode,
+        tuple[_Standing, ...],
+        tuple[_Departure, ...],
+    ],
     config=ConfigDict(strict=True),
 ).validate_python
 """The fields of Standings, in order: 0.5 us a standing."""
@@ -201,9 +266,14 @@ _Word = Annotated[str, Field(max_length=128)]
 _Words = Annotated[tuple[_Word, ...], Field(max_length=64)]
 _Traits = tuple[_Words, Annotated[int, Field(ge=0, le=100)], _Word, _Word, _Words]
 _validate_descriptions = TypeAdapter(
-    tuple[_Unsigned32, _Unsigned63, tuple[tuple[_Identifier, _Traits], ...]], config=ConfigDict(strict=True)
+    tuple[_Unsigned32, _Unsigned63, tuple[tuple[_Identifier, _Name, _Unsigned32, _Traits], ...]],
+    config=ConfigDict(strict=True),
 ).validate_python
 """The fields of Descriptions, in order."""
+_validate_hand_over = TypeAdapter(
+    tuple[_Unsigned63, Mode, tuple[_Identifier, _Unsigned32, _Name, _Name, _Told]], config=ConfigDict(strict=True)
+).validate_python
+"""The fields of HandedOver, in order."""
 
 
 class Outgoing(NamedTuple):
@@ -215,6 +285,12 @@ class Outgoing(NamedTuple):
     value: bytes | None
     headers: list[tuple[str, bytes]]
     timestamp_ms: int
+    partition: int | None = None
+    """None: the key's."""
+
+    def place(self, partitions: int) -> int:
+        """The partition that it belongs to, of so many."""
+        return partition_of(self.key or b"", partitions) if self.partition is None else self.partition % partitions
 
 
 def encode_outgoing(record: Outgoing) -> bytes:
@@ -225,8 +301,8 @@ def encode_outgoing(record: Outgoing) -> bytes:
 
 def decode_outgoing(data: bytes) -> Outgoing:
     """What encode_outgoing wrote."""
-    topics, key, value, headers, timestamp_ms = msgpack.unpackb(data, use_list=False)
-    return Outgoing(topics, key, value, list(headers), timestamp_ms)
+    topics, key, value, headers, timestamp_ms, partition = msgpack.unpackb(data, use_list=False)
+    return Outgoing(topics, key, value, list(headers), timestamp_ms, partition)
 
 
 def header(headers: Headers, name: str) -> str | None:

@@ -13,27 +13,33 @@ from segmentation.events import MICROSECONDS_PER_DAY
 from segmentation.order_index import Basis
 from segmentation.policy import Policy
 from segmentation.population import Change, Direction, Member, Population, effective_at_us
-from segmentation.risk import LEVELS, Level, Risk, RiskChange, Trigger
+from segmentation.risk import LEVELS, Level, RiskChange, Trigger
 from segmentation.risk_watch import RiskWatch
 from segmentation.segments import Segment
-from state.documents import decode_member, encode_member
+from segmentation.transfers import HandOver, Told
+from segmentation.worklist import SEPARATOR
+from state.documents import decode_member, decode_transfer, encode_member, encode_transfer
 from state.shard_store import Claim, Commit, Refused, ShardStore
-from streams.changes import INPUT_OFFSET, ChangeData, ChangeWriter, RiskData
+from streams.changes import INPUT_OFFSET, TRANSFER, ChangeData, ChangeWriter, RiskData
 from streams.dead_letters import dead_letter
 from streams.instants import parse_instant
 from streams.messages import (
+    Description,
     Descriptions,
+    HandedOver,
     Mode,
     Outgoing,
     Reached,
     Standings,
     decode_outgoing,
     decode_told,
+    encode_hand_over,
+    encode_outgoing,
     header,
     json_object,
 )
 from streams.shard import CorruptState, Record, Shard
-from streams.topics import TOLD_TOPICS, Topic, place_name
+from streams.topics import Topic, place_name
 from streams.worklists import Worklists
 
 log = logging.getLogger(__name__)
@@ -56,8 +62,9 @@ WORKLISTS_IDLE_SHARE = 0.5
 LOOKS_AT_ONCE = 1_000
 """Accounts that are looked at in one commit because silence may have changed their risk."""
 
+Message = Standings | Descriptions | HandedOver
 ChangeId = tuple[Topic, str, int]
-"""Of a change: the compacted topic that it is for, account and sequence."""
+"""Of a change: the compacted topic that it is for, account and sequence. Of a hand-over: its key, and its number."""
 
 
 class RankingShard(Shard):
@@ -123,11 +130,19 @@ class RankingShard(Shard):
             member, population = decode_member(account_id, document)
             members.setdefault(population, []).append(member)
         self.populations = {name: self._new_population(name, held) for name, held in members.items()}
-        if self._member_count() != state.get("members", self._member_count()):
+        async for field, document in self.store.scan("transfers"):
+            name, _, account_id = field.partition(SEPARATOR)
+            self._population(name).transfers.restore(account_id, decode_transfer(document))
+            self._population(name).bar(account_id)
+        found = [self._member_count(), self._transfer_count()]
+        if found != [state.get("members", found[0]), state.get("transfers", found[1])]:
             # A server that was started again in the middle does not know how far the scan was, and goes on anywhere.
             self._short_reads += 1
             error = CorruptState if self._short_reads == SHORT_READS_MAX else Refused
-            raise error(f"{self}: the store has {self._member_count()} of {state['members']} members")
+            raise error(
+                f"{self}: the store has {found[0]} of {state.get('members')} members, and of {found[1]} of "
+                f"{state.get('transfers')} accounts what is remembered of their transfers"
+            )
         self._short_reads = 0
         self.risk_hash: str = state.get("risk_hash", self._policy_risk_hash)
         """Of the risk rules by which all accounts were looked at last. By others than this worker's, all are due."""
@@ -164,16 +179,19 @@ class RankingShard(Shard):
     def _member_count(self) -> int:
         return sum(len(population.members) for population in self.populations.values())
 
+    def _transfer_count(self) -> int:
+        return sum(len(population.transfers) for population in self.populations.values())
+
     def _note_end_of_backfill(self, source: str, message: Standings) -> None:
         """A message without standings says that a source has nothing left to tell up to its progress."""
         ends = self.backfill_until.get(source)
-        if ends and not message.standings and all(message.progress.get(topic, 0) >= end for topic, end in ends.items()):
+        if ends and message.says_nothing and all(message.progress.get(topic, 0) >= end for topic, end in ends.items()):
             del self.backfill_until[source]
 
     def _note_end_of_day(self, source: str, message: Standings) -> bool:
         """A message without standings also says that all is told that time brings about. Returns whether it is news."""
         day = message.clock_us // MICROSECONDS_PER_DAY
-        if message.standings or day <= self.told_days.get(source, 0):
+        if not message.says_nothing or day <= self.told_days.get(source, 0):
             return False
         self.told_days[source] = day
         self.due_work.set()
@@ -190,7 +208,7 @@ class RankingShard(Shard):
         Their sequences and segments are taken over, and nothing is announced until the shard has read on to where it
         was when it made them: then only what differs is. `told` is brought to where everything before is known.
         """
-        self._learned: list[tuple[Member, str]] = []
+        self._learned: list[tuple[Population, str]] = []
         outbox = await self._waiting_records()
         waiting = {change_id: record.value for _, change_id, record in outbox if change_id}
         until = self.muted_until
@@ -199,18 +217,18 @@ class RankingShard(Shard):
         read: dict[str, int] = {}
         async for topic, record in self._read_told(told):
             read[place_name(topic, record.partition)] = record.offset + 1
-            # most may be another shard's, which a whole check of each would take five times as long to find out
-            if record.value is None or self._partition_of(json_object(record.value)["population"]) != self.partition:
+            told_news = self._told_by_this_shard(topic, record)
+            if told_news is None:
                 continue
-            data = (RiskData if topic is Topic.RISKS else ChangeData).model_validate_json(record.value)
-            chain = topic, data.account_id
-            sequences[chain] = max(data.sequence, sequences.get(chain, 0))
-            is_fork = waiting.get((*chain, data.sequence), record.value) != record.value and chain not in forked
+            name, account_id, number, data = told_news
+            chain = topic, f"{account_id}{SEPARATOR}{name}" if topic is Topic.HAND_OVERS else account_id
+            sequences[chain] = max(number, sequences.get(chain, 0))
+            is_fork = waiting.get((*chain, number), record.value) != record.value and chain not in forked
             if is_fork:
                 forked.add(chain)
-            member = self._was_told(data, instead=is_fork)
-            if member is not None:
-                self._learned.append((member, data.population))
+            population = self._population(name)
+            if self._was_told(population, data, int(header(record.headers, TRANSFER) or 0), instead=is_fork):
+                self._learned.append((population, account_id))
                 until = max(until, int(header(record.headers, INPUT_OFFSET) or 0))
         if self._learned:
             log.warning(
@@ -223,16 +241,24 @@ class RankingShard(Shard):
                 self.muted_until, self.announcing = 0, self.announcing or "live"
             for population in self.populations.values():
                 population.muted = self._is_muted
-            for member, _ in self._learned:
-                # a fall that was learnt may raise the level, and on another day than was worked out without it
-                self._watch.look(member, max(member.day, self.watched_day))
+            for population, account_id in self._learned:
+                member = population.members.get(account_id)
+                if member is not None:
+                    # a fall that was learnt may raise the level, and on another day than was worked out without it
+                    self._watch.look(member, max(member.day, self.watched_day))
         kept = [
-            entry
-            for entry, change_id, _ in outbox
-            if not change_id or (change_id[:2] not in forked and change_id[2] > sequences.get(change_id[:2], 0))
+            self._corrected(entry, record)
+            for entry, change_id, record in outbox
+            if not change_id
+            or (
+                change_id[:2] not in forked
+                and change_id[2] > sequences.get(change_id[:2], 0)
+                and not self._is_of_the_past(change_id, record)
+            )
         ]
-        if len(kept) < len(outbox):
+        if kept != [entry for entry, _, _ in outbox]:
             commit = self._commit_to(self.progress[Topic.STANDINGS])
+            self._write_transfers(commit)
             commit.trim, commit.outbox, commit.state = len(outbox), kept, self._state()
             await self.store.commit(commit)
             self._learned.clear()
@@ -240,17 +266,60 @@ class RankingShard(Shard):
         if self._has_read:
             told |= read
 
-    def _was_told(self, data: ChangeData | RiskData, *, instead: bool) -> Member | None:
-        population, effective_at_us = self._population(data.population), parse_instant(data.effective_at)
+    def _told_by_this_shard(
+        self, topic: Topic, record: Record
+    ) -> tuple[str, str, int, ChangeData | RiskData | HandOver] | None:
+        """Population, account, number and content of what one of this shard's populations told; None for another's."""
+        if record.value is None:
+            return None
+        if topic is Topic.HAND_OVERS:
+            message = decode_told(record.value)
+            assert isinstance(message, HandedOver)
+            account_id, transfer, name, *_ = given = message.hand_over
+            return (name, account_id, transfer, given) if self._partition_of(name) == self.partition else None
+        # most may be another shard's, which a whole check of each would take five times as long to find out
+        if self._partition_of(json_object(record.value)["population"]) != self.partition:
+            return None
+        data = (RiskData if topic is Topic.RISKS else ChangeData).model_validate_json(record.value)
+        return data.population, data.account_id, data.sequence, data
+
+    def _was_told(
+        self, population: Population, data: ChangeData | RiskData | HandOver, transfer: int, *, instead: bool
+    ) -> bool:
+        if isinstance(data, HandOver):
+            return population.learn(data)
+        effective_at_us = parse_instant(data.effective_at)
         if isinstance(data, ChangeData):
-            segment = Segment(data.current_segment)
-            member = population.was_told(data.account_id, data.sequence, segment, effective_at_us, instead=instead)
-            if member is not None:
-                member.risk = member.risk or Risk()
-                member.risk.note_change(_fall_day(data.direction, effective_at_us))
-            return member
-        level = Level(data.current_level)
-        return population.was_told_risk(data.account_id, data.sequence, level, effective_at_us, instead=instead)
+            fall_day = _fall_day(data.direction, effective_at_us)
+            told = Told(data.population, data.sequence, Segment(data.current_segment), effective_at_us, fall_day)
+        else:
+            told = Told(
+                risk_sequence=data.sequence, risk_level=Level(data.current_level), risk_effective_at_us=effective_at_us
+            )
+        return population.was_told(data.account_id, transfer, told, instead=instead)
+
+    def _is_of_the_past(self, change_id: ChangeId, record: Outgoing) -> bool:
+        """Whether a change that waits was decided after the account was handed over, by who did not know."""
+        topic, account_id, sequence = change_id
+        if topic is Topic.HAND_OVERS:
+            return False
+        population = self._population(json_object(record.value)["population"])
+        known, transfer = population.transfers.get(account_id), int(header(record.headers, TRANSFER) or 0)
+        if transfer >= known.left:
+            return False
+        told = known.given.told if known.given is not None and known.given.transfer == transfer + 1 else Told()
+        return sequence > (told.risk_sequence if topic is Topic.RISKS else told.sequence)
+
+    def _corrected(self, entry: bytes, record: Outgoing) -> bytes:
+        """A hand-over that waits says what the world was really told."""
+        if Topic.HAND_OVERS not in record.topics:
+            return entry
+        message = decode_told(record.value)
+        assert isinstance(message, HandedOver)
+        given = self._population(message.hand_over.population).transfers.get(message.hand_over.account_id).given
+        if given is None or given.transfer != message.hand_over.transfer or given == message.hand_over:
+            return entry
+        return encode_outgoing(record._replace(value=encode_hand_over(message._replace(hand_over=given))))
 
     async def _waiting_records(self) -> list[tuple[bytes, ChangeId | None, Outgoing]]:
         """What waits in the outbox, each with the change that it is.
@@ -265,7 +334,11 @@ class RankingShard(Shard):
         waiting = []
         for entry in await self.store.whole_outbox():
             record, change_id = decode_outgoing(entry), None
-            for topic in TOLD_TOPICS:
+            if Topic.HAND_OVERS in record.topics:
+                message = decode_told(record.value)
+                assert isinstance(message, HandedOver)
+                change_id = Topic.HAND_OVERS, (record.key or b"").decode(), message.hand_over.transfer
+            for topic in (Topic.SEGMENTS, Topic.RISKS):
                 if topic in record.topics:
                     account_id, _, sequence = (header(record.headers, "ce_id") or "").rpartition(":")
                     change_id = topic, account_id, int(sequence)
@@ -288,6 +361,8 @@ class RankingShard(Shard):
             "counts": self.counts,
             "changes": self.changes,
             "members": self._member_count(),
+            "transfers": self._transfer_count(),
+            "under_way": sum(population.transfers.under_way for population in self.populations.values()),
             "sources": {source: reached._asdict() for source, reached in self.sources.items()},
             "begin": self.begin,
             "muted_until": self.muted_until,
@@ -312,68 +387,47 @@ class RankingShard(Shard):
             if standings >= STANDINGS_AT_ONCE:
                 await self._take_portion(portion, record.offset)
                 portion, standings = [], 0
+            message: Message | ValueError
             try:
-                name, message = (record.key or b"").decode(), decode_told(record.value)
+                message = decode_told(record.value)
             except ValueError as error:
-                portion.append((record, "", error))
-            else:
-                portion.append((record, name, message))
-                standings += len(message.standings if isinstance(message, Standings) else message.traits)
+                message = error
+            portion.append((record, message))
+            if isinstance(message, Standings):
+                standings += len(message.standings)
+            elif isinstance(message, Descriptions):
+                standings += len(message.descriptions)
         await self._take_portion(portion, end)
 
     async def _take_portion(self, portion: Sequence["_Taken"], end: int) -> None:
         """Apply messages, those of one instant together, and commit."""
         out: list[Outgoing] = []
-        news: list[tuple[str, Standings]] = []
-        described: list[tuple[str, Descriptions]] = []
+        news: list[Standings | HandedOver] = []
+        descriptions: list[Description] = []
         was_silent = self.muted_until > 0 or bool(self.backfill_until)
-        for record, name, message in portion:
+        for record, message in portion:
             if isinstance(message, ValueError):
                 self.counts["dead_letters"] += 1
                 out.append(self._dead_letter(record, str(message)))
-                continue
-            source = str(message.source)
-            if isinstance(message, Descriptions):
-                is_news = message.signups_end >= self.described.get(source, 0)
-                self.counts["applied" if is_news else "duplicates"] += 1
-                if is_news:
-                    self.described[source] = message.signups_end
-                    described.append((name, message))
-                continue
-            self._note_end_of_backfill(source, message)
-            reached = Reached(message.progress, message.cursor)
-            ends_day = self._note_end_of_day(source, message)
-            if reached.is_ahead_of(self.sources.get(source)):
-                self.sources[source] = reached
-            elif not ends_day and not any(map(self._population(name).is_news, message.standings)):
+            elif not self._is_news(message):
                 self.counts["duplicates"] += 1
-                continue
-            self.counts["applied"] += 1
-            self.mode = message.mode
-            news.append((name, message))
+            else:
+                self.counts["applied"] += 1
+                if isinstance(message, Descriptions):
+                    descriptions += message.descriptions
+                else:
+                    self.mode = message.mode
+                    news.append(message)
         commit = self._commit_to(end)
-        for name, descriptions in described:
-            await self._worklists.describe(self._population(name), descriptions.traits, commit)
-        for (name, clock_us, mode), group in groupby(news, key=_population_and_instant):
+        await self._worklists.describe(descriptions, commit)
+        for (clock_us, mode), group in groupby(news, key=_instant):
             self.clock_us = max(self.clock_us, clock_us)
-            population = self._population(name)
-            standings = [standing for _, message in group for standing in message.standings]
-            changes, members = population.apply(standings, self.clock_us)
-            out += await self._records(population, changes, mode, end)
-            told = {standing.account_id: standing for standing in standings}
-            noted = self._note_evidence(population, told.values(), changes)
-            looked_at = {account_id: population.members[account_id] for account_id in {**told, **noted}}
-            risk_changes = self._look(population, looked_at.values(), told, noted)
-            out += await self._records(population, risk_changes, mode, end)
-            concerned = ({member.account_id: member for member in members} | looked_at).values()
-            _write(population, concerned, commit)
-            self._worklists.touch(population, concerned)
-        if news or described:
+            await self._take_news(list(group), mode, end, commit, out)
+        if news or descriptions:
             self.due_work.set()
         if was_silent and not self._must_be_silent(end):
             self.muted_until = 0
-            modes = [message.mode for _, _, message in portion if isinstance(message, Standings)]
-            self.announcing = modes[-1] if modes else "live"
+            self.announcing = news[-1].mode if news else "live"
             for population in self.populations.values():
                 different = [*population.unmute(), *self._levels_from_told(population)]
                 _write(population, different, commit)
@@ -381,18 +435,106 @@ class RankingShard(Shard):
             self._look_for_untold()
         await self._carry_out(commit, out)
 
+    def _is_news(self, message: Message) -> bool:
+        """Whether a message says what is not known yet. Notes how far it brings its source."""
+        if isinstance(message, HandedOver):
+            hand_over = message.hand_over
+            population = self._population(hand_over.to)
+            return population.expects(hand_over)
+        source = str(message.source)
+        if isinstance(message, Descriptions):
+            is_news = message.signups_end >= self.described.get(source, 0)
+            if is_news:
+                self.described[source] = message.signups_end
+            return is_news
+        self._note_end_of_backfill(source, message)
+        reached = Reached(message.progress, message.cursor)
+        ends_day = self._note_end_of_day(source, message)
+        if reached.is_ahead_of(self.sources.get(source)):
+            self.sources[source] = reached
+            return True
+        return ends_day or bool(message.departures) or any(map(self._is_standing_news, message.standings))
+
+    def _is_standing_news(self, standing: Standing) -> bool:
+        return self._population(standing.population).is_news(standing)
+
+    async def _take_news(
+        self, messages: Sequence[Standings | HandedOver], mode: Mode, end: int, commit: Commit, out: list[Outgoing]
+    ) -> None:
+        """Apply messages of one instant: who leaves, who comes, and how everybody stands."""
+        leaving: dict[str, dict[str, None]] = {}
+        standings: dict[str, list[Standing]] = {}
+        departures = [d for message in messages if isinstance(message, Standings) for d in message.departures]
+        for departure in departures:
+            population = self._population(departure.population)
+            hand_over, is_member = population.depart(departure)
+            if hand_over is not None:
+                out.append(self._hand_over(hand_over, mode, end))
+            if is_member:
+                leaving.setdefault(population.name, {})[departure.account_id] = None
+        await self._worklists.depart(departures, commit)
+        for name, account_ids in leaving.items():
+            for account_id in account_ids:
+                commit.sets.get("documents", {}).pop(account_id, None)
+                commit.delete("documents", account_id)
+            standings[name] = []
+        for message in messages:
+            if isinstance(message, Standings):
+                for standing in message.standings:
+                    standings.setdefault(standing.population, []).append(standing)
+                continue
+            came = self._population(message.hand_over.to).arrive(message.hand_over)
+            if isinstance(came, HandOver):
+                out.append(self._hand_over(came, mode, end))
+            elif came is not None:
+                standings.setdefault(came.population, []).append(came)
+        for name, its in standings.items():
+            population = self._population(name)
+            changes, members = population.apply(its, self.clock_us, leaving.get(name, ()))
+            out += await self._records(population, changes, mode, end)
+            told = {standing.account_id: standing for standing in its if population.has(standing)}
+            noted = self._note_evidence(population, told.values(), changes)
+            looked_at = {account_id: population.members[account_id] for account_id in {**told, **noted}}
+            risk_changes = self._look(population, looked_at.values(), told, noted)
+            out += await self._records(population, risk_changes, mode, end)
+            concerned = ({member.account_id: member for member in members} | looked_at).values()
+            _write(population, concerned, commit)
+            self._worklists.touch(population, concerned)
+
+    def _hand_over(self, hand_over: HandOver, mode: Mode, end: int) -> Outgoing:
+        """A hand-over, for the other population, and for whoever claims this shard after it went back in time."""
+        key = f"{hand_over.account_id}{SEPARATOR}{hand_over.population}".encode()
+        value = encode_hand_over(HandedOver(self.clock_us, mode, hand_over))
+        headers = [(INPUT_OFFSET, str(end).encode())]
+        topics: list[str] = [Topic.HAND_OVERS, Topic.STANDINGS]
+        number = self._partition_of(hand_over.to)
+        return Outgoing(topics, key, value, headers, self.wall_clock() // 1000, number)
+
     def _commit_to(self, end: int) -> Commit:
         """A commit up to this position that also holds what was learnt from the log: before anything is published, and
         the position up to which the world was told moves on, the store has to know it."""
         commit = Commit({**self.progress, Topic.STANDINGS: end}, {})
-        for member, name in self._learned:
-            commit.set("documents", member.account_id, encode_member(member, name))
+        for population, account_id in self._learned:
+            if account_id in population.members:
+                commit.set("documents", account_id, encode_member(population.members[account_id], population.name))
         return commit
 
     async def _carry_out(self, commit: Commit, out: Sequence[Outgoing]) -> None:
+        self._write_transfers(commit)
         commit.state = self._state()
         await self.commit(commit, out)
         self._learned.clear()
+
+    def _write_transfers(self, commit: Commit) -> None:
+        for name, population in self.populations.items():
+            transfers = population.transfers
+            for account_id in transfers.changed:
+                field, transfer = f"{name}{SEPARATOR}{account_id}", transfers.get(account_id)
+                if account_id in transfers:
+                    commit.set("transfers", field, encode_transfer(transfer))
+                else:
+                    commit.delete("transfers", field)
+            transfers.changed.clear()
 
     # -- risk --------------------------------------------------------------------------------------------------------
 
@@ -440,6 +582,8 @@ class RankingShard(Shard):
             day, before = max(member.day, self.watched_day, on_day), risk.level
             odds = watch.look(member, day)
             if risk.level is risk.told_level or population.muted or not risk.is_untold:
+                continue
+            if population.barred and member.account_id in population.barred:
                 continue
             own = told.get(member.account_id)
             if own is not None and own.reason not in (Reason.PURCHASE, Reason.REFUND):
@@ -519,7 +663,7 @@ class RankingShard(Shard):
         commit = self._commit_to(position)
         chunk, self._untold = self._untold[-CHANGES_AT_ONCE:], self._untold[:-CHANGES_AT_ONCE]
         for population, untold in groupby(reversed(chunk), key=itemgetter(0)):
-            account_ids = [account_id for _, account_id in untold]
+            account_ids = [account_id for _, account_id in untold if account_id in population.members]
             changes, _ = population.announce(account_ids, self.clock_us)
             out += await self._records(population, changes, self.announcing, position)
             self._note_evidence(population, (), changes)
@@ -582,13 +726,12 @@ class RankingShard(Shard):
         )
 
 
-_Taken = tuple[Record, str, Standings | Descriptions | ValueError]
-"""A record, and the population and what is told in it, or what is wrong with it."""
+_Taken = tuple[Record, Message | ValueError]
+"""A record, and what is told in it, or what is wrong with it."""
 
 
-def _population_and_instant(news: tuple[str, Standings]) -> tuple[str, int, Mode]:
-    name, message = news
-    return name, message.clock_us, message.mode
+def _instant(message: Standings | HandedOver) -> tuple[int, Mode]:
+    return message.clock_us, message.mode
 
 
 def _fall_day(direction: str, effective_at_us: int) -> int:

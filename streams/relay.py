@@ -19,7 +19,6 @@ from redis.exceptions import RedisError
 from state.shard_store import OUTBOX_READ_BYTES, Refused, ShardStore
 from streams.backoff import Backoff
 from streams.messages import Outgoing, decode_outgoing
-from streams.partitions import partition_of
 from streams.topics import DEAD_LETTER_BYTES_MAX, TOLD_TOPICS, Topic, TopicNames, place_name
 
 log = logging.getLogger(__name__)
@@ -161,7 +160,7 @@ async def _send(producer: AIOKafkaProducer, records: list[Outgoing], names: Topi
     partitions = {topic: len(await producer.partitions_for(names.name(Topic(topic)))) for topic in _topics(records)}
     for record in records:
         for topic in record.topics:
-            place = topic, partition_of(record.key or b"", partitions[topic])
+            place = topic, record.place(partitions[topic])
             builders = packed.get(place)
             if builders is None:
                 builders = packed[place] = [producer.create_batch()]

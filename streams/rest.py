@@ -116,7 +116,6 @@ class ShardsNow(NamedTuple):
         return self.missing or self.unreached(ends, firsts) or self._unfinished() or moved
 
     def _unfinished(self) -> str | None:
-        taken: dict[str, list[Reached]] = {}
         told_days = [shard.state.get("told_days", {}) for shard in self.ranking]
         for number, shard in enumerate(self.ranking):
             if shard.waiting:
@@ -127,12 +126,11 @@ class ShardsNow(NamedTuple):
                 return f"ranking shard {number} has not looked at all accounts whose risk may be another one now"
             if shard.state.get("announcing"):
                 return f"ranking shard {number} has not announced all that it found after its silence"
-            sources = shard.state.get("sources", {})
-            for source in sources and shard.state.get("backfill_until", ()):
+            if under_way := shard.state.get("under_way"):
+                return f"ranking shard {number} waits for what other populations hand over of {under_way} accounts"
+            for source in shard.state.get("backfill_until", ()):
                 if self.accounts[int(source)].state.get("mode"):
                     return f"ranking shard {number} has not heard that account shard {source} has told its history"
-            for source, reached in sources.items():
-                taken.setdefault(source, []).append(Reached.of(reached))
         for number, shard in enumerate(self.accounts):
             if shard.state.get("mode") and shard.state.get("backfill_until") is not None:
                 return f"account shard {number} has not told all that the log held in the beginning"
@@ -140,19 +138,20 @@ class ShardsNow(NamedTuple):
                 told_day = shard.state.get("told_day", 0)
                 if told_day < shard.clock_us // MICROSECONDS_PER_DAY:
                     return f"account shard {number} has not told all that its day brings about"
-                if told_day > max((days.get(str(number), 0) for days in told_days), default=0):
-                    return f"nobody has heard that account shard {number} has told all that its day brings about"
+                if told_day > min((days.get(str(number), 0) for days in told_days), default=0):
+                    return f"not all have heard that account shard {number} has told all that its day brings about"
             if shard.has_due_work:
                 return f"account shard {number} has accounts that are due since day {shard.due_day}"
             if shard.waiting:
                 return f"account shard {number} has {shard.waiting} records to publish"
-            described = [ranking.state.get("described", {}).get(str(number), 0) for ranking in self.ranking]
-            if shard.state.get("described_end", 0) > max(described, default=0):
-                return f"nobody has heard what attributes say of the accounts of shard {number}"
-            sent = shard.state.get("sent")
-            # not: equal, as after the store went back in time the ranking stage may know more than was sent again
-            if sent and all(Reached.of(sent).is_ahead_of(reached) for reached in taken.get(str(number), ())):
-                return f"the newest standings of account shard {number} have not been taken"
+            for receiver, end in shard.state.get("described", {}).items():
+                if end > self.ranking[int(receiver)].state.get("described", {}).get(str(number), 0):
+                    return f"nobody has heard what attributes say of accounts of shard {number}"
+            for receiver, sent in shard.state.get("sent", {}).items():
+                taken = self.ranking[int(receiver)].state.get("sources", {}).get(str(number))
+                # not: equal, as after the store went back in time the ranking stage may know more than was sent again
+                if Reached.of(sent).is_ahead_of(Reached.of(taken) if taken else None):
+                    return f"the newest standings of account shard {number} have not been taken"
         return None
 
 

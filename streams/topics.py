@@ -24,6 +24,7 @@ class Topic(StrEnum):
     ENGAGEMENTS = "engagements"
     TICKS = "ticks"
     STANDINGS = "standings"
+    HAND_OVERS = "hand-overs"
     SEGMENT_CHANGES = "segment-changes"
     SEGMENTS = "segments"
     CHURN_RISK = "churn-risk"
@@ -33,8 +34,9 @@ class Topic(StrEnum):
 
 EVENT_TOPICS = (Topic.PURCHASES, Topic.SIGNUPS, Topic.ENGAGEMENTS)
 ACCOUNT_INPUTS = (*EVENT_TOPICS, Topic.TICKS)
-TOLD_TOPICS = (Topic.SEGMENTS, Topic.RISKS)
-"""What the world was told last of each account: compacted, and read by whoever claims a ranking shard."""
+TOLD_TOPICS = (Topic.SEGMENTS, Topic.RISKS, Topic.HAND_OVERS)
+"""What was told last of each account, the world or another population: compacted, and read by whoever claims a ranking
+shard."""
 SHARDED = (*ACCOUNT_INPUTS, Topic.STANDINGS)
 """Read by shards: all with the same number of partitions."""
 
@@ -97,6 +99,7 @@ def topic_settings(topic: Topic, policy: Policy) -> dict[str, str]:
         Topic.ENGAGEMENTS: {"retention.ms": window_ms},
         Topic.TICKS: {"retention.ms": str(7 * DAY_MS)},
         Topic.STANDINGS: {"retention.ms": str(7 * DAY_MS)},
+        Topic.HAND_OVERS: {"cleanup.policy": "compact"},
         Topic.SEGMENT_CHANGES: {"retention.ms": window_ms},
         Topic.SEGMENTS: {"cleanup.policy": "compact"},
         Topic.CHURN_RISK: {"retention.ms": window_ms},

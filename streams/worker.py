@@ -22,7 +22,7 @@ from state.keys import StageName
 from state.rights import missing_rights
 from state.shard_store import SCHEMA_VERSION, ShardStore
 from streams import rights, transport
-from streams.accounts import POPULATION, AccountShard
+from streams.accounts import AccountShard
 from streams.log import LogReader
 from streams.partitions import partition_of
 from streams.ranking import RankingShard
@@ -297,7 +297,8 @@ class Worker:
                 partitions=self.partitions,
                 cache_accounts=max(1_000, settings.cache_accounts // max(1, self.partitions)),
                 due_chunk_accounts=settings.due_chunk_accounts,
-                ranking=self._store(StageName.RANKING, self._partition_of(POPULATION)),
+                ranking=lambda number: self._store(StageName.RANKING, number),
+                ranking_of=self._partition_of,
                 relay_interval_ms=0,  # standings need no transaction: gathering them would only make changes late
                 **common,
             )

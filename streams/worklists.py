@@ -5,7 +5,7 @@ Nothing of it is kept in memory only: after a claim every account is counted, an
 
 import asyncio
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from segmentation.classification import SHARED_TRAITS_MAX, Traits
@@ -13,6 +13,7 @@ from segmentation.policy import Policy
 from segmentation.population import Member, Population
 from segmentation.potential import ClassEstimates, ClassFigures, ClassPath
 from segmentation.segments import TIERS
+from segmentation.transfers import Departure
 from segmentation.worklist import (
     SEPARATOR,
     Assessment,
@@ -22,11 +23,12 @@ from segmentation.worklist import (
     Worklist,
     class_name,
     class_path,
+    owner_entry,
     rises_of,
 )
-from state.documents import decode_traits, encode_traits
+from state.documents import decode_traits, encode_traits, transfer_of_traits
 from state.shard_store import Commit, ShardStore
-from streams.messages import json_bytes
+from streams.messages import Description, json_bytes
 
 T = TypeVar("T")
 
@@ -136,20 +138,40 @@ class Worklists:
             for part in parts:
                 self.touch(population, members[part::DAYS_BETWEEN])
 
-    async def describe(self, population: Population, described: Iterable[tuple[str, Traits]], commit: Commit) -> None:
+    async def describe(self, descriptions: Iterable[Description], commit: Commit) -> None:
         """Take what attributes say of accounts, and put it into the commit."""
-        news = dict(described)
-        worklist = await self._know(population, news)
-        for account_id, traits in news.items():
-            _put(worklist.describe(account_id, traits), commit)
-            commit.set("traits", account_id, encode_traits(traits))
-            if account_id in population.members:
-                self.touch(population, (population.members[account_id],))
+        of_population: dict[str, dict[str, Description]] = {}
+        for description in descriptions:
+            of_population.setdefault(description.population, {})[description.account_id] = description
+        for name, news in of_population.items():
+            worklist = await self._know(name, news)
+            for account_id, (_, _, transfer, traits) in news.items():
+                _put(worklist.describe(account_id, traits), commit)
+                commit.set("traits", account_id, encode_traits(traits, transfer))
+                population = self._populations.get(name)
+                if population is not None and account_id in population.members:
+                    self.touch(population, (population.members[account_id],))
+
+    async def depart(self, departures: Sequence[Departure], commit: Commit) -> None:
+        """Forget accounts that leave populations, and, unless they stay in the shard, what attributes say of them."""
+        fields = [departure.account_id for departure in departures]
+        documents = dict(zip(fields, await self._store.load("traits", fields), strict=True))
+        for account_id, transfer, name, _ in departures:
+            worklist = await self._know(name, (account_id,))
+            _put(worklist.forget(account_id), commit)
+            document = commit.sets.get("traits", {}).get(account_id, documents[account_id])
+            if document is not None and transfer_of_traits(document) < transfer:
+                commit.sets.get("traits", {}).pop(account_id, None)
+                commit.delete("traits", account_id)
+                if (traits := decode_traits(document)).owner:
+                    commit.score("owners", owner_entry(traits, account_id), None)
+        if not self._uncounted:
+            self._store_classes(commit)
 
     async def needs(self, population: Population, account_ids: Iterable[str]) -> dict[str, tuple[str, ...]]:
         """What accounts need, of those that have stated anything. One round trip where their traits are not known."""
         names = [*dict.fromkeys(account_ids)]
-        worklist = await self._know(population, names)
+        worklist = await self._know(population.name, names)
         return {name: needs for name in names if (needs := worklist.traits(name).needs)}
 
     async def bring(self, day: int, commit: Commit) -> bool:
@@ -172,7 +194,7 @@ class Worklists:
         self._refresh_estimates()
         rises = {name: rises_of(population) for name, population in self._populations.items()}
         for member, population in placed:
-            if member.version:  # else nothing but what was told is known of it
+            if population.members.get(member.account_id) is member:  # else it has left in the meantime
                 _put(self._lists[population.name].place(member, day, rises[population.name]), commit)
         self._store_figures(rises, commit)
         return True
@@ -182,16 +204,16 @@ class Worklists:
         for member, population in members:
             of_population.setdefault(population, []).append(member)
         for population, its in of_population.items():
-            worklist = await self._know(population, [member.account_id for member in its])
-            for member in its:
-                if member.version:
-                    worklist.count(member)
+            here = [member for member in its if population.members.get(member.account_id) is member]
+            worklist = await self._know(population.name, [member.account_id for member in here])
+            for member in here:
+                worklist.count(member)
 
-    async def _know(self, population: Population, account_ids: Iterable[str]) -> Worklist:
-        """The population's worklist, with the stored traits of these accounts."""
-        worklist = self._lists.get(population.name)
+    async def _know(self, population: str, account_ids: Iterable[str]) -> Worklist:
+        """A population's worklist, with the stored traits of these accounts."""
+        worklist = self._lists.get(population)
         if worklist is None:
-            worklist = self._lists[population.name] = Worklist(self._assessor)
+            worklist = self._lists[population] = Worklist(self._assessor)
             self._refresh_at = 0.0
         unknown = [account_id for account_id in account_ids if not worklist.knows(account_id)]
         for account_id, document in zip(unknown, await self._store.load("traits", unknown), strict=True):
@@ -218,6 +240,17 @@ class Worklists:
 
     def _store_figures(self, rises: Mapping[str, Rises], commit: Commit) -> None:
         """What the classes add up to, and where the tiers begin, as far as that is other than what is stored."""
+        self._store_classes(commit)
+        for name, of_tiers in rises.items():
+            if self._rises.get(name) != of_tiers:
+                commit.set("figures", rises_field(name), json_bytes(of_tiers))
+            self._stored_fields.discard(rises_field(name))
+        self._rises = dict(rises)
+        for field in self._stored_fields:
+            commit.delete("figures", field)
+        self._stored_fields.clear()
+
+    def _store_classes(self, commit: Commit) -> None:
         for name, worklist in self._lists.items():
             for path in worklist.changed:
                 figures, field = worklist.figures.get(path), figures_field(name, path)
@@ -227,14 +260,6 @@ class Worklists:
                     commit.set("figures", field, json_bytes(figures.numbers()))
                     self._stored_fields.discard(field)
             worklist.changed.clear()
-        for name, of_tiers in rises.items():
-            if self._rises.get(name) != of_tiers:
-                commit.set("figures", rises_field(name), json_bytes(of_tiers))
-            self._stored_fields.discard(rises_field(name))
-        self._rises = dict(rises)
-        for field in self._stored_fields:
-            commit.delete("figures", field)
-        self._stored_fields.clear()
 
 
 def _taken_off(members: list[T], count: int) -> list[T]:

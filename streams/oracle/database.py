@@ -6,10 +6,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from segmentation.account import NEVER
+from segmentation.account import NEVER, Profile
 from segmentation.buying import KEPT_DAYS
 from segmentation.classification import NO_TRAITS, Classifier, attributes_of
-from segmentation.policy import ALL, Policy
+from segmentation.policy import Policy
 from segmentation.risk import EVIDENCE, RiskRules
 from segmentation.worklist import class_name
 from streams.snapshot import ShardState, Snapshot
@@ -124,7 +124,6 @@ class Database:
                     policy.base_currency,
                     policy.engagement_days,
                     rules.engagement_factor,
-                    ALL,
                     *rules.model,
                     rules.horizon_days,
                     KEPT_DAYS,
@@ -145,8 +144,17 @@ class Database:
             "SELECT c1, c2::HUGEINT, c3::HUGEINT FROM part",
         )
 
-    def load_snapshot(self, snapshot: Snapshot) -> None:
-        """The state: accounts and members. O(n)."""
+    def load_snapshot(self, snapshot: Snapshot, policy: Policy) -> None:
+        """The state: accounts and members, and in which populations their attributes put them. O(n)."""
+        classifier = Classifier.of(policy)
+        self.insert(
+            "populations",
+            (
+                (account_id, classifier.population(shard.profiles.get(account_id) or Profile()))
+                for shard in snapshot.account_shards
+                for account_id in shard.accounts
+            ),
+        )
         self.insert(
             "accounts",
             (

@@ -50,10 +50,7 @@ GROUP BY events.account_id, events.shard, account_shards.day;
 
 -- Each account with the stage and revenue it must have, as far as that is certain, else with those it has.
 CREATE TABLE judged AS
-WITH populations AS (
-    SELECT account_id, any_value(population) AS population FROM members GROUP BY account_id
-),
-facts AS (
+WITH facts AS (
     SELECT
         account_id,
         shard,
@@ -72,7 +69,7 @@ staged AS (
         facts.*,
         account_shards.day,
         stage_of(facts.first_purchase_day, account_shards.day, rules.new_start_days) AS stage,
-        coalesce(populations.population, rules.default_population) AS population
+        populations.population
     FROM facts
     JOIN account_shards USING (shard)
     CROSS JOIN rules
@@ -164,6 +161,7 @@ SELECT
         'log_offset': log_offset,
         'previous': previous,
         'current': current,
+        'population': population,
         'effective_at_us': effective_at_us,
         'fingerprint': fingerprint
     }, log_offset)),
@@ -181,10 +179,15 @@ SELECT
         'sequence': sequence,
         'previous': previous,
         'current': current,
+        'population': population,
+        'is_move': is_move,
         'effective_at_us': effective_at_us,
         'fingerprint': fingerprint
     }, sequence))
-FROM told
+FROM (
+    SELECT *, population <> lag(population) OVER (PARTITION BY subject, account_id ORDER BY sequence) AS is_move
+    FROM told
+)
 GROUP BY subject, account_id;
 
 -- What multiplies the odds for some days: the latest day of each kind.
@@ -197,7 +200,7 @@ FROM (
     UNION ALL
     SELECT account_id, 'tier_fall', (effective_at_us // 86400000000)::INTEGER
     FROM last_told
-    WHERE subject = 'segment' AND list_position(['key', 'enterprise', 'commercial'], current)
+    WHERE subject = 'segment' AND is_move IS NOT true AND list_position(['key', 'enterprise', 'commercial'], current)
         > list_position(['key', 'enterprise', 'commercial'], previous)
 )
 WHERE name IN (SELECT name FROM evidence_rules)

@@ -142,6 +142,18 @@ def segment(database: Database) -> Iterator[Row]:
     """)
 
 
+def population(database: Database) -> Iterator[Row]:
+    """An account is ranked where its attributes put it, and that is what the world was told last."""
+    return database.rows("""
+        SELECT account_id, populations.population, concat(members.population, ', told ', last_told.population)
+        FROM members
+        JOIN populations USING (account_id)
+        LEFT JOIN (SELECT * FROM last_told WHERE subject = 'segment') AS last_told USING (account_id)
+        WHERE members.population <> populations.population OR last_told.population <> populations.population
+        ORDER BY account_id
+    """)
+
+
 def told(database: Database) -> Iterator[Row]:
     """The world was told the segment that an account has."""
     return database.rows("""
@@ -289,7 +301,10 @@ def chain(database: Database) -> Iterator[Row]:
 
 
 def links(database: Database) -> Iterator[Row]:
-    """A change begins with what the one before it ended with, the first one with no segment, or with low risk."""
+    """A change begins with what the one before it ended with, the first one with no segment, or with low risk.
+
+    It ends with something else, or in another population.
+    """
     return database.rows("""
         SELECT
             concat(subject, ' of ', account_id, ':', sequence),
@@ -300,12 +315,16 @@ def links(database: Database) -> Iterator[Row]:
                 * EXCLUDE (before),
                 CASE WHEN before IS NULL AND sequence = 1 AND subject = 'risk' THEN 'low' ELSE before END AS before
             FROM (
-                SELECT *, lag(current) OVER (PARTITION BY subject, account_id ORDER BY sequence) AS before
+                SELECT
+                    *,
+                    lag(current) OVER (PARTITION BY subject, account_id ORDER BY sequence) AS before,
+                    lag(population) OVER (PARTITION BY subject, account_id ORDER BY sequence) AS was_in
                 FROM told
             )
         )
         WHERE (before IS NOT NULL OR sequence = 1) AND (
-            previous IS DISTINCT FROM before OR current IS NOT DISTINCT FROM before
+            previous IS DISTINCT FROM before
+            OR (current IS NOT DISTINCT FROM before AND (subject = 'risk' OR population IS NOT DISTINCT FROM was_in))
         )
         ORDER BY subject, account_id, sequence
     """)
@@ -569,6 +588,7 @@ INVARIANTS: tuple[Invariant, ...] = (
     announced,
     standing,
     segment,
+    population,
     told,
     rhythm,
     evidence,

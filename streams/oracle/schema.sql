@@ -4,7 +4,7 @@
 -- The policy.
 CREATE TABLE rules (
     window_days INTEGER, new_start_days INTEGER, band_bp INTEGER, by_revenue BOOLEAN, base_currency VARCHAR,
-    engagement_days INTEGER, engagement_factor DOUBLE, default_population VARCHAR, r DOUBLE, alpha_days DOUBLE, a DOUBLE, b DOUBLE, horizon_days INTEGER, kept_days INTEGER
+    engagement_days INTEGER, engagement_factor DOUBLE, r DOUBLE, alpha_days DOUBLE, a DOUBLE, b DOUBLE, horizon_days INTEGER, kept_days INTEGER
 );
 CREATE TABLE evidence_rules (name VARCHAR, factor DOUBLE, days INTEGER);
 CREATE TABLE risk_boundaries (score DOUBLE, lower_score DOUBLE);
@@ -30,6 +30,8 @@ CREATE TABLE members (
     account_id VARCHAR, ranking_shard INTEGER, population VARCHAR, stage VARCHAR, revenue_minor HUGEINT,
     current_segment VARCHAR, segment VARCHAR, sequence BIGINT, effective_at_us BIGINT
 );
+-- In which population each account is by its attributes.
+CREATE TABLE populations (account_id VARCHAR, population VARCHAR);
 -- What accounts' attributes say of them, as their profiles have it ("expected") and as the ranking stage knows it.
 CREATE TABLE traits (
     account_id VARCHAR, origin VARCHAR, class VARCHAR, fit INTEGER, owner VARCHAR, region VARCHAR

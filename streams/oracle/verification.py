@@ -22,7 +22,7 @@ from streams.oracle.report import Mismatch, Report
 from streams.rest import wait_at_rest
 from streams.settings import Settings
 from streams.snapshot import Snapshot, has_moved, read_snapshot
-from streams.topics import ACCOUNT_INPUTS, EVENT_TOPICS, TOLD_TOPICS, Topic
+from streams.topics import ACCOUNT_INPUTS, EVENT_TOPICS, Topic
 
 REST_TIMEOUT_SECONDS = 30.0
 """How long to wait for an installation at rest before looking at one that is not."""
@@ -110,7 +110,7 @@ class _Loading:
         records: Counter[Place] = Counter()
         database = self._database
         await asyncio.to_thread(database.load_policy, policy)
-        await asyncio.to_thread(database.load_snapshot, self._snapshot)
+        await asyncio.to_thread(database.load_snapshot, self._snapshot, policy)
         await asyncio.to_thread(database.load_worklists, self._snapshot, policy)
         if unplaced := sum(shard.unplaced for shard in self._snapshot.ranking_shards):
             self.warnings.append(f"{unplaced:,} accounts are not in their places yet: the worklists are not compared")
@@ -125,7 +125,7 @@ class _Loading:
                 records[place] += 1
             if topic in EVENT_TOPICS:
                 await self._add_event(topic, record)
-            elif topic in (Topic.SEGMENT_CHANGES, Topic.CHURN_RISK, *TOLD_TOPICS):
+            elif topic in (Topic.SEGMENT_CHANGES, Topic.SEGMENTS, Topic.CHURN_RISK, Topic.RISKS):
                 await self._add_change(topic, record)
         await self._flush_events()
         await self._flush_changes()

@@ -12,14 +12,13 @@ from typing import NamedTuple
 import pytest
 from redis.exceptions import NoPermissionError
 
-from segmentation.policy import load_policy
+from segmentation.policy import ALL, load_policy
 from state.client import connect
 from state.cluster import masters
 from state.founding import found
 from state.keys import StageName, founding_key, shard_keys
 from state.rights import missing_rights
 from state.shard_store import Claim, Commit, ShardStore
-from streams.accounts import POPULATION
 from streams.partitions import partition_of
 from streams.rest import look
 from streams.settings import Settings
@@ -84,7 +83,7 @@ def meta(installation: Installation, stage: StageName, partition: int) -> str:
 
 def ranking_key(installation: Installation) -> str:
     """A key of the shard that ranks everybody."""
-    return meta(installation, StageName.RANKING, partition_of(POPULATION.encode(), PARTITIONS))
+    return meta(installation, StageName.RANKING, partition_of(ALL.encode(), PARTITIONS))
 
 
 async def test_three_workers_on_three_masters(installation: Installation, stores: RedisCluster, tmp_path: Path) -> None:

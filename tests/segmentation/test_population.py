@@ -11,8 +11,9 @@ from segmentation.account import Account, Reason, Standing, entry_id_of
 from segmentation.events import MICROSECONDS_PER_DAY, Purchase
 from segmentation.order_index import Basis, Share
 from segmentation.policy import Policy
-from segmentation.population import CauseKind, Direction, Population
+from segmentation.population import CauseKind, Change, Direction, Population
 from segmentation.segments import Segment, Stage
+from segmentation.transfers import Told
 from tests.segmentation.brute_force import position
 from tests.segmentation.reference_population import (
     Chains,
@@ -207,10 +208,8 @@ def test_after_a_rollback_the_chains_go_on(basis: Basis, band: int, compacted: b
             newer = list({change.account_id: change for change in newer}.values())
         for change in chains.changes[max(0, told_then - 5) : told_then] + newer:
             stored = snapshot(population)
-            member = population.was_told(
-                change.account_id, change.sequence, change.current_segment, change.effective_at_us
-            )
-            assert (member is not None) == (snapshot(population) != stored)
+            is_news = population.was_told(change.account_id, 0, told_of(change))
+            assert is_news == (snapshot(population) != stored) or change.account_id not in population.members
         population.muted = True
         for batch, clock_us in _cut_again(log[saved_at:], rng):
             changes, _ = population.apply(batch, clock_us)
@@ -238,6 +237,12 @@ def test_after_a_rollback_the_chains_go_on(basis: Basis, band: int, compacted: b
             assert member.segment == member.current_segment == chains.last[account_id].current_segment
             assert member.sequence == chains.last[account_id].sequence
         assert_on_allowed_sides(population, basis, band)
+
+
+def told_of(change: Change) -> Told:
+    """What the world was told by a change."""
+    fall_day = change.effective_at_us // MICROSECONDS_PER_DAY if change.direction is Direction.DOWN else 0
+    return Told(change.population, change.sequence, change.current_segment, change.effective_at_us, fall_day)
 
 
 def _live(population: Population, world: World, chains: Chains, log: Log, count: int) -> None:
@@ -474,8 +479,8 @@ def test_what_was_told_of_an_account_that_is_not_known_yet_waits_for_its_standin
     """The store lost the account, the log did not: nothing is announced for it until its standing is back."""
     population = new_population(Basis.REVENUE, 0)
     population.muted = True
-    assert population.was_told("a", 4, Segment.KEY, CLOCK_US) is population.members["a"]
-    assert population.was_told("a", 3, Segment.COMMERCIAL, CLOCK_US) is None
+    assert population.was_told("a", 0, Told("all", 4, Segment.KEY, CLOCK_US))
+    assert not population.was_told("a", 0, Told("all", 3, Segment.COMMERCIAL, CLOCK_US))
     assert (population.unmute(), population.untold()) == ([], [])
     changes, _ = population.apply([standing("a", 5, 1)], CLOCK_US)
     assert changes == []

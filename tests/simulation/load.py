@@ -31,6 +31,9 @@ class Meaning(NamedTuple):
     occurred_day: int
     engagement: str | None
     """Its kind."""
+    region: str | None = None
+    """As a signup states it."""
+    occurred_at_us: int = 0
 
 
 class Sent(NamedTuple):
@@ -108,14 +111,14 @@ class Load:
         kind = chance.random()
         if kind < 0.15:
             topic = Topic.SIGNUPS
-            stated: dict[str, list[str | int | list[str]]] = {
-                "region": ["north", "south"],
+            sayable: dict[str, list[str | int | list[str]]] = {
+                "region": ["north", "South", "south ", "west", ""],
                 "owner": ["ann", "bob", ""],
                 "employees": [7, 150, "many"],
                 "needs": [["training", "toys"], [], "training"],
             }
             document["attributes"] = {
-                name: chance.choice(values) for name, values in stated.items() if chance.random() < 0.6
+                name: chance.choice(values) for name, values in sayable.items() if chance.random() < 0.6
             }
         elif kind < 0.35:
             topic = Topic.ENGAGEMENTS
@@ -133,7 +136,11 @@ class Load:
         engagement = str(document["kind"]) if topic is Topic.ENGAGEMENTS else None
         occurred_day = occurred_at_us // MICROSECONDS_PER_DAY
         event_id = str(document["event_id"])
-        meaning = Meaning(account, event_id, day, amount_minor, is_refund, occurred_day, engagement)
+        stated = document.get("attributes", {})
+        region = stated.get("region") if isinstance(stated, dict) else None
+        meaning = Meaning(
+            account, event_id, day, amount_minor, is_refund, occurred_day, engagement, region, occurred_at_us
+        )
         return self._record(topic, account, json.dumps(document).encode(), meaning)
 
     def _bad(self) -> Sent:

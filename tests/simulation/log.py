@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 from aiokafka.errors import ConcurrentTransactions, KafkaConnectionError, KafkaError, ProducerFenced
 
 from streams.messages import Outgoing
-from streams.partitions import partition_of
 from streams.relay import PUBLISH_SECONDS_MAX, STOP_SECONDS, Told
 from streams.shard import LogPosition
 from streams.topics import TOLD_TOPICS, Topic, place_name
@@ -382,5 +381,5 @@ def placed(records: list[Outgoing], partitions: int) -> dict[Place, list[Outgoin
     placed: dict[Place, list[Outgoing]] = {}
     for record in records:
         for topic in record.topics:
-            placed.setdefault((Topic(topic), partition_of(record.key or b"", partitions)), []).append(record)
+            placed.setdefault((Topic(topic), record.place(partitions)), []).append(record)
     return placed

@@ -53,6 +53,7 @@ class Expected(NamedTuple):
     """The last day of a request to cancel, of a support ticket, of a refund; 0: none."""
     engagement_fell: bool
     """It engages less than half as often as in its own past."""
+    population: str
 
     @property
     def is_ranked(self) -> bool:
@@ -90,6 +91,7 @@ def _expected(snapshot: Snapshot, log: SimulatedLog, policy: Policy) -> dict[str
     evidence: dict[tuple[str, str], int] = defaultdict(int)
     engaged: dict[str, set[int]] = defaultdict(set)
     revenues: dict[str, int] = defaultdict(int)
+    regions: dict[str, tuple[int, str]] = {}
     days = {shard.partition: shard.day for shard in snapshot.account_shards}
     for (account_id, topic, _), meaning in events.items():
         day = days[shards[account_id]]
@@ -98,6 +100,9 @@ def _expected(snapshot: Snapshot, log: SimulatedLog, policy: Policy) -> dict[str
             evidence[account_id, happened] = max(evidence[account_id, happened], meaning.occurred_day)
             if happened == "login":
                 engaged[account_id].add(meaning.occurred_day)
+        if meaning.region is not None:
+            stated = meaning.occurred_at_us, meaning.region
+            regions[account_id] = max(stated, regions.get(account_id, stated))
         if topic is Topic.PURCHASES:
             if not meaning.is_refund:
                 firsts[account_id] = min(firsts[account_id], meaning.day)
@@ -119,9 +124,16 @@ def _expected(snapshot: Snapshot, log: SimulatedLog, policy: Policy) -> dict[str
                 evidence[account_id, "refund"],
             ),
             _has_fallen(engaged[account_id], days[shard], policy.engagement_days),
+            _population(regions.get(account_id), policy),
         )
         for account_id, shard in shards.items()
     }
+
+
+def _population(region: tuple[int, str] | None, policy: Policy) -> str:
+    if policy.population is None:
+        return "all"
+    return (region[1].strip().lower() if region else "") or "unknown"
 
 
 def log_meanings(log: SimulatedLog) -> Iterator[tuple[tuple[Topic, int], Meaning]]:
@@ -154,10 +166,17 @@ def _accounts(snapshot: Snapshot, expected: Mapping[str, Expected]) -> Iterator[
 
 def _segments(snapshot: Snapshot, expected: Mapping[str, Expected], policy: Policy) -> Iterator[Wrong]:
     members = {account_id: member for account_id, (member, _) in snapshot.members().items()}
+    for account_id, (_, population) in snapshot.members().items():
+        if account_id in expected and population != expected[account_id].population:
+            yield Wrong("population", account_id, expected[account_id].population, population)
+    if len(members) != sum(len(its) for shard in snapshot.ranking_shards for its in shard.populations.values()):
+        yield Wrong("announced", "members", "each once", [shard.populations for shard in snapshot.ranking_shards])
     clocked = {account_id: about for account_id, about in expected.items() if about.day > 0}
     if clocked.keys() != members.keys():
         yield Wrong("announced", "members", sorted(clocked), sorted(members))
-    allowed = _allowed(clocked, policy)
+    allowed: dict[str, tuple[str, ...]] = {}
+    for population in {about.population for about in clocked.values()}:
+        allowed |= _allowed({name: a for name, a in clocked.items() if a.population == population}, policy)
     announced = {a: account.announced for s in snapshot.account_shards for a, account in s.accounts.items()}
     for account_id in sorted(clocked.keys() & members.keys()):
         member, about = members[account_id], clocked[account_id]
@@ -317,7 +336,10 @@ def _changes(snapshot: Snapshot, log: SimulatedLog, kind: Chains) -> Iterator[Wr
         else:
             before = chain[-1][0] if chain else None
             previous = before[kind.current] if before else kind.begins
-            if data[kind.previous] != previous or data[kind.current] == previous:
+            has_moved = before is not None and data["population"] != before["population"]
+            is_empty = data[kind.current] == previous and (kind is RISKS or not has_moved)
+            was_in = before["population"] if before and has_moved else None
+            if data[kind.previous] != previous or is_empty or data.get("previous_population", was_in) != was_in:
                 yield Wrong("links", f"{account_id}:{sequence}", previous, data)
             if before and data["effective_at"] < before["effective_at"]:
                 yield Wrong("effective_order", f"{account_id}:{sequence}", before["effective_at"], data["effective_at"])
@@ -334,6 +356,8 @@ def _changes(snapshot: Snapshot, log: SimulatedLog, kind: Chains) -> Iterator[Wr
         data, record = chain[-1]
         if (data["sequence"], data[kind.current]) != kind.told(member):
             yield Wrong("last_change", account_id, kind.told(member), data)
+        if kind is SEGMENTS and data["population"] != snapshot.members()[account_id][1]:
+            yield Wrong("last_change", account_id, snapshot.members()[account_id][1], data)
         if _bytes(record) != _bytes(latest[account_id]):
             yield Wrong("compacted_bytes", account_id, record.value, latest[account_id].value)
 

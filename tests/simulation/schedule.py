@@ -70,7 +70,9 @@ _POLICIES = [
         needs={"training": {"next_step": "Book a course"}},
         icp=[{"attribute": "employees", "at_least": 100, "points": 60}],
         risk=_RISKS[band > 0],
+        **population,
     )
+    for population in ({}, {"population": "region"})
     for basis in ("revenue", "accounts")
     for band in (0, 2)
     for window_days, new_start_days in ((3, 1), (5, 2), (6, 0), (4, 6))

@@ -18,7 +18,7 @@ from segmentation.policy import Policy
 from state import founding
 from state.keys import StageName
 from state.shard_store import ShardStore
-from streams.accounts import POPULATION, AccountShard
+from streams.accounts import AccountShard
 from streams.partitions import partition_of
 from streams.ranking import RankingShard
 from streams.relay import Publisher
@@ -390,7 +390,8 @@ class Worker:
                 partitions=settings.partitions,
                 cache_accounts=settings.cache_accounts,
                 due_chunk_accounts=settings.due_chunk_accounts,
-                ranking=store_of(StageName.RANKING, partition_of(POPULATION.encode(), settings.partitions)),
+                ranking=lambda number: store_of(StageName.RANKING, number),
+                ranking_of=lambda name: partition_of(name.encode(), settings.partitions),
                 **common,
             )
         return RankingShard(

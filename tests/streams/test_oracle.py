@@ -225,7 +225,7 @@ async def another_member(redis: Redis, settings: Settings) -> None:
 async def attributes_made_up(redis: Redis, settings: Settings) -> None:
     """Damage that lets the ranking stage know what the account has never said."""
     keys, _ = await _find(redis, settings, StageName.RANKING)
-    await redis.hset(keys.traits, ACCOUNT, encode_traits(Traits(("retail",), 0, "", "")))
+    await redis.hset(keys.traits, ACCOUNT, encode_traits(Traits(("retail",), 0, "", ""), 0))
 
 
 async def class_damage(redis: Redis, settings: Settings) -> None:
