@@ -49,13 +49,13 @@ class PastChange(NamedTuple):
 
     @property
     def is_move(self) -> bool:
-        """Whether the account had a segment before."""
-        return self.previous is not None
+        """Whether the account had another segment before."""
+        return self.previous is not None and self.previous is not self.current
 
     @property
     def is_between_tiers(self) -> bool:
         """Whether it can be undone: no account goes back to an earlier stage."""
-        return self.previous in TIERS and self.current in TIERS
+        return self.is_move and self.previous in TIERS and self.current in TIERS
 
 
 class Performance(NamedTuple):
@@ -191,7 +191,8 @@ def period_report(
         if at_end is not None:
             migration[segment_at(chain, period.begin_us, member.segment), at_end] += 1
     in_period = [[change for change in chain if period.holds(change.effective_at_us)] for chain in chains.values()]
-    changes = [change for chain in in_period for change in chain]
+    # not those to another population that left the segment as it was
+    changes = [change for chain in in_period for change in chain if change.previous is not change.current]
     moved = [chain for chain in in_period if any(change.is_move for change in chain)]
     causes = Counter(change.cause for change in changes if change.is_move)
     return PeriodReport(

@@ -67,6 +67,7 @@ EFFECTS: dict[str, tuple[Effect, str]] = {
     "base_currency": (Effect.UNKNOWN, _CONVERTED),
     "rates": (Effect.UNKNOWN, _CONVERTED),
     "window_days": (Effect.UNKNOWN, "the state has each account's revenue of the present window, not of another one"),
+    "population": (Effect.UNKNOWN, "the state has each account ranked against those of its present population"),
     "future_days": (Effect.UNKNOWN, "what it refused became dead letters, which the state does not hold"),
 }
 """Field, or table, of a policy -> what can be said of it, and why not more."""
@@ -98,6 +99,13 @@ class Held(NamedTuple):
     revenue_minor: int
 
 
+class Cutoffs(NamedTuple):
+    """The least revenue of each tier but the last, band aside; None where no account has the tier."""
+
+    before_minor: Sequence[int | None]
+    after_minor: Sequence[int | None]
+
+
 class WhatIf(NamedTuple):
     """What would be, beside what is."""
 
@@ -107,9 +115,8 @@ class WhatIf(NamedTuple):
     """Segment -> what it holds now."""
     after: Mapping[Segment, Held]
     """Segment -> what it would hold."""
-    cutoffs_before_minor: Sequence[int | None]
-    """The least revenue of each tier but the last, as they are; None where no account has the tier."""
-    cutoffs_after_minor: Sequence[int | None]
+    cutoffs: Mapping[str, "Cutoffs"]
+    """By population."""
 
     @property
     def accounts(self) -> int:
@@ -132,16 +139,38 @@ class WhatIf(NamedTuple):
 
 
 def what_if(
-    members: Iterable[Member], present: Policy, other: Policy, *, stages: Mapping[str, str] | None = None
+    populations: Mapping[str, Iterable[Member]],
+    present: Policy,
+    other: Policy,
+    *,
+    stages: Mapping[str, str] | None = None,
 ) -> WhatIf:
-    """Put the members of one population under the other policy's shares, basis and band; they are left as they are.
+    """Put the members of each population under the other policy's shares, basis and band; they are left as they are.
 
     `stages`: of each account, its stage under the other policy's `new_start_days`; whoever is not named keeps theirs.
     An account that enters the ranking by that takes the tier that its position says.
     O(n log n). Raises ValueError for members that no population holds (see `Tiers`).
     """
-    listed = list(members)
-    new_stages = stages or {}
+    found = [_of_population(name, list(members), present, other, stages or {}) for name, members in populations.items()]
+    shifts = sorted(
+        (shift for one in found for shift in one.shifts), key=lambda shift: (-shift.revenue_minor, shift.account_id)
+    )
+    before, after = _sum(one.before for one in found), _sum(one.after for one in found)
+    return WhatIf(shifts, before, after, {name: its for one in found for name, its in one.cutoffs.items()})
+
+
+def _sum(parts: Iterable[Mapping[Segment, Held]]) -> dict[Segment, Held]:
+    together: dict[Segment, Held] = {}
+    for part in parts:
+        for segment, held in part.items():
+            known = together.get(segment, Held(0, 0))
+            together[segment] = Held(known.accounts + held.accounts, known.revenue_minor + held.revenue_minor)
+    return together
+
+
+def _of_population(
+    name: str, listed: Sequence[Member], present: Policy, other: Policy, new_stages: Mapping[str, str]
+) -> WhatIf:
     ranked = [(m.account_id, m.revenue_minor, m.tier) for m in listed if m.tier is not None]
     cutoffs_before = _tiers(present, ranked).cutoffs()
     tiers = _tiers(other, ranked)
@@ -160,8 +189,7 @@ def what_if(
         after.append((current, member.revenue_minor))
         if current is not previous:
             shifts.append(Shift(member.account_id, previous, current, member.revenue_minor))
-    shifts.sort(key=lambda shift: (-shift.revenue_minor, shift.account_id))
-    return WhatIf(shifts, _held(before), _held(after), cutoffs_before, tiers.cutoffs())
+    return WhatIf(shifts, _held(before), _held(after), {name: Cutoffs(cutoffs_before, tiers.cutoffs())})
 
 
 def _tiers(policy: Policy, ranked: Iterable[tuple[str, int, int]]) -> Tiers:

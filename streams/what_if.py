@@ -1,7 +1,7 @@
 """What another policy would make of an installation's state."""
 
 from segmentation.account import Account
-from segmentation.policy import ALL, Policy
+from segmentation.policy import Policy
 from segmentation.what_if import WhatIf, what_if
 from streams.snapshot import Snapshot
 
@@ -13,7 +13,9 @@ def what_if_of(snapshot: Snapshot, present: Policy, asked: Policy) -> WhatIf:
     """What the asked policy would make of a snapshot, in the fields of which the state knows enough. O(n log n)."""
     document = asked.document()
     other = present.with_changes(**{name: document[name] for name in ANSWERED_FIELDS})
-    members = [member for shard in snapshot.ranking_shards for member in shard.populations.get(ALL, {}).values()]
+    populations = {
+        name: members.values() for shard in snapshot.ranking_shards for name, members in shard.populations.items()
+    }
     stages = {}
     if other.new_start_days != present.new_start_days:
         stages = {
@@ -21,7 +23,7 @@ def what_if_of(snapshot: Snapshot, present: Policy, asked: Policy) -> WhatIf:
             for shard in snapshot.account_shards
             for account in shard.accounts.values()
         }
-    return what_if(members, present, other, stages=stages)
+    return what_if(populations, present, other, stages=stages)
 
 
 def _on(day: int, account: Account) -> Account:

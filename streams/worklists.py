@@ -141,7 +141,8 @@ class Worklists:
     async def describe(self, descriptions: Iterable[Description], commit: Commit) -> None:
         """Take what attributes say of accounts, and put it into the commit."""
         of_population: dict[str, dict[str, Description]] = {}
-        for description in descriptions:
+        latest = {description.account_id: description for description in descriptions}
+        for description in latest.values():
             of_population.setdefault(description.population, {})[description.account_id] = description
         for name, news in of_population.items():
             worklist = await self._know(name, news)

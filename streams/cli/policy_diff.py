@@ -104,9 +104,12 @@ def _show_segments(result: WhatIf, currency: str) -> None:
 
 
 def _show_cutoffs(result: WhatIf, currency: str) -> None:
-    shown = new_table(f"cutoffs: the least revenue that has the tier, band aside, {currency}", "", "now", "would be")
-    for name, before, after in _cutoffs(result):
-        shown.add_row(segment(name), _amount(before, currency), _amount(after, currency))
+    title = f"cutoffs: the least revenue that has the tier, band aside, {currency}"
+    are_many = len(result.cutoffs) > 1
+    shown = new_table(title, *(["population"] if are_many else []), "", "now", "would be")
+    for population, name, before, after in _cutoffs(result):
+        where = [escape(population)] if are_many else []
+        shown.add_row(*where, segment(name), _amount(before, currency), _amount(after, currency))
     out.print(shown)
 
 
@@ -122,8 +125,12 @@ def _show_shifts(result: WhatIf, currency: str) -> None:
     out.print(shown)
 
 
-def _cutoffs(result: WhatIf) -> list[tuple[Segment, int | None, int | None]]:
-    return list(zip(TIERS[:-1], result.cutoffs_before_minor, result.cutoffs_after_minor, strict=True))
+def _cutoffs(result: WhatIf) -> list[tuple[str, Segment, int | None, int | None]]:
+    return [
+        (population, *line)
+        for population, cutoffs in sorted(result.cutoffs.items())
+        for line in zip(TIERS[:-1], *cutoffs, strict=True)
+    ]
 
 
 def _amount(amount_minor: int | None, currency: str) -> str:
@@ -162,7 +169,8 @@ def _diff_document(found: _Found) -> dict[str, Any]:
             for name in SEGMENTS
         ],
         "cutoffs_minor": [
-            {"segment": name, "present": before, "policy": after} for name, before, after in _cutoffs(result)
+            {"population": population, "segment": name, "present": before, "policy": after}
+            for population, name, before, after in _cutoffs(result)
         ],
         "matrix": [
             {"from": previous, "to": current, **held._asdict()} for (previous, current), held in result.matrix().items()

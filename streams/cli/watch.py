@@ -62,6 +62,8 @@ def change_line(change: ChangeData) -> Text:
     if change.previous_segment is not None:
         line.append_text(segment(change.previous_segment)).append(" → ")
     line.append_text(segment(change.current_segment))
+    if change.previous_population is not None:
+        line.append(f" ({escape(change.previous_population)} → {escape(change.population)})")
     if change.lapsed:
         line.append(" (lapsed)", "dim")
     line.append(f"  {money(change.rolling_revenue_minor)}  because of {escape(change.cause.kind)}", "dim")

@@ -84,7 +84,7 @@ def ran(policy: Policy, log: Log) -> Ran:
 def asked(here: Ran, present: Policy, other: Policy) -> WhatIf:
     """The what-if of an installation."""
     stages = {account_id: str(account.stage(other.new_start_days)) for account_id, account in here.accounts.items()}
-    return what_if(here.population.members.values(), present, other, stages=stages)
+    return what_if({"all": here.population.members.values()}, present, other, stages=stages)
 
 
 def would_be(here: Ran, result: WhatIf) -> dict[str, Segment]:
@@ -104,8 +104,8 @@ def test_without_a_band_it_is_what_a_new_installation_says(log: Log, present: Po
     assert would_be(here, result) == {
         account_id: member.current_segment for account_id, member in there.population.members.items()
     }
-    assert result.cutoffs_before_minor == here.population.tiers.cutoffs()
-    assert result.cutoffs_after_minor == there.population.tiers.cutoffs()
+    assert result.cutoffs["all"].before_minor == here.population.tiers.cutoffs()
+    assert result.cutoffs["all"].after_minor == there.population.tiers.cutoffs()
     for run, held in ((here, result.before), (there, result.after)):
         for segment in Segment:
             inside = [m for m in run.population.members.values() if m.current_segment is segment]
@@ -161,7 +161,7 @@ def test_the_same_policy_moves_nobody(log: Log, present: Policy) -> None:
     result = asked(here, present, present)
     assert result.shifts == [] and result.matrix() == {}
     assert result.before == result.after
-    assert result.cutoffs_before_minor == result.cutoffs_after_minor
+    assert len({*result.cutoffs["all"]}) == 1
     asked(here, present, present.with_changes(basis="accounts", new_start_days=3, band=0))
     assert snapshot(here.population) == before
 

@@ -109,7 +109,7 @@ class Load:
         topic, amount_minor, is_refund = Topic.PURCHASES, 0, False
         day = occurred_at_us // MICROSECONDS_PER_DAY
         kind = chance.random()
-        if kind < 0.15:
+        if kind < (0.15 if self._policy.population is None else 0.3):
             topic = Topic.SIGNUPS
             sayable: dict[str, list[str | int | list[str]]] = {
                 "region": ["north", "South", "south ", "west", ""],
@@ -120,7 +120,7 @@ class Load:
             document["attributes"] = {
                 name: chance.choice(values) for name, values in sayable.items() if chance.random() < 0.6
             }
-        elif kind < 0.35:
+        elif kind < (0.35 if self._policy.population is None else 0.45):
             topic = Topic.ENGAGEMENTS
             document["kind"] = chance.choice(["login", "login", "login", "cancel_request", "support_ticket"])
         else:

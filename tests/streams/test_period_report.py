@@ -205,7 +205,7 @@ async def test_other_new_start_days_follow_from_the_first_purchases(installation
     all_new = what_if_of(snapshot, here.policy, here.policy.with_changes(new_start_days=3650))
     assert set(all_new.after) == {Segment.NEW_START, Segment.PROSPECT}
     assert all_new.after[Segment.PROSPECT] == all_new.before[Segment.PROSPECT]
-    assert all_new.cutoffs_after_minor == (None, None)
+    assert all_new.cutoffs["all"].after_minor == (None, None)
 
 
 @pytest.mark.parametrize("days", [1, 45, 150, 300, 480])
