@@ -12,7 +12,7 @@ from segmentation.account import Reason, Standing
 from segmentation.events import MICROSECONDS_PER_DAY
 from segmentation.order_index import Basis
 from segmentation.policy import Policy
-from segmentation.population import Change, Direction, Member, Population, effective_at_us
+from segmentation.population import Change, Member, Population, effective_at_us, fall_day
 from segmentation.risk import LEVELS, Level, Risk, RiskChange, Trigger
 from segmentation.risk_watch import RiskWatch
 from segmentation.segments import Segment
@@ -247,7 +247,7 @@ class RankingShard(Shard):
             member = population.was_told(data.account_id, data.sequence, segment, effective_at_us, instead=instead)
             if member is not None:
                 member.risk = member.risk or Risk()
-                member.risk.note_change(_fall_day(data.direction, effective_at_us))
+                member.risk.note_change(fall_day(data.direction, effective_at_us))
             return member
         level = Level(data.current_level)
         return population.was_told_risk(data.account_id, data.sequence, level, effective_at_us, instead=instead)
@@ -418,9 +418,9 @@ class RankingShard(Shard):
                 noted.setdefault(standing.account_id, trigger)
         for change in changes:
             risk = population.members[change.account_id].risk
-            fall_day = _fall_day(change.direction, change.effective_at_us)
-            if risk is not None and risk.note_change(fall_day):
-                noted.setdefault(change.account_id, Trigger.TIER_FALL if fall_day else Trigger.EVIDENCE_OVER)
+            fell_on = fall_day(change.direction, change.effective_at_us)
+            if risk is not None and risk.note_change(fell_on):
+                noted.setdefault(change.account_id, Trigger.TIER_FALL if fell_on else Trigger.EVIDENCE_OVER)
         return noted
 
     def _look(
@@ -589,11 +589,6 @@ _Taken = tuple[Record, str, Standings | Descriptions | ValueError]
 def _population_and_instant(news: tuple[str, Standings]) -> tuple[str, int, Mode]:
     name, message = news
     return name, message.clock_us, message.mode
-
-
-def _fall_day(direction: str, effective_at_us: int) -> int:
-    """The day of a change that is a fall of tier; 0 for another one."""
-    return effective_at_us // MICROSECONDS_PER_DAY if direction == Direction.DOWN else 0
 
 
 def _write(population: Population, members: Iterable[Member], commit: Commit) -> None:
