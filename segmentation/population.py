@@ -544,6 +544,11 @@ def direction_of(previous: Segment | None, current: Segment) -> Direction:
     return Direction.UP if TIERS.index(current) < TIERS.index(previous) else Direction.DOWN
 
 
+def fall_day(direction: str, effective_at_us: int) -> int:
+    """The day of a change that is a fall to a lower tier; 0 for another one."""
+    return effective_at_us // MICROSECONDS_PER_DAY if direction == Direction.DOWN else 0
+
+
 def _by_account_id(step: tuple[Member, Segment]) -> str:
     return step[0].account_id
 

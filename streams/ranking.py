@@ -12,7 +12,7 @@ from segmentation.account import Reason, Standing
 from segmentation.events import MICROSECONDS_PER_DAY
 from segmentation.order_index import Basis
 from segmentation.policy import Policy
-from segmentation.population import Change, Direction, Member, Population, effective_at_us
+from segmentation.population import Change, Member, Population, effective_at_us, fall_day
 from segmentation.risk import LEVELS, Level, RiskChange, Trigger
 from segmentation.risk_watch import RiskWatch
 from segmentation.segments import Segment
@@ -290,8 +290,8 @@ class RankingShard(Shard):
             return population.learn(data)
         effective_at_us = parse_instant(data.effective_at)
         if isinstance(data, ChangeData):
-            fall_day = _fall_day(data.direction, effective_at_us)
-            told = Told(data.population, data.sequence, Segment(data.current_segment), effective_at_us, fall_day)
+            fell_on = fall_day(data.direction, effective_at_us)
+            told = Told(data.population, data.sequence, Segment(data.current_segment), effective_at_us, fell_on)
         else:
             told = Told(
                 risk_sequence=data.sequence, risk_level=Level(data.current_level), risk_effective_at_us=effective_at_us
@@ -560,9 +560,9 @@ class RankingShard(Shard):
                 noted.setdefault(standing.account_id, trigger)
         for change in changes:
             risk = population.members[change.account_id].risk
-            fall_day = _fall_day(change.direction, change.effective_at_us)
-            if risk is not None and risk.note_change(fall_day):
-                noted.setdefault(change.account_id, Trigger.TIER_FALL if fall_day else Trigger.EVIDENCE_OVER)
+            fell_on = fall_day(change.direction, change.effective_at_us)
+            if risk is not None and risk.note_change(fell_on):
+                noted.setdefault(change.account_id, Trigger.TIER_FALL if fell_on else Trigger.EVIDENCE_OVER)
         return noted
 
     def _look(
@@ -732,11 +732,6 @@ _Taken = tuple[Record, Message | ValueError]
 
 def _instant(message: Standings | HandedOver) -> tuple[int, Mode]:
     return message.clock_us, message.mode
-
-
-def _fall_day(direction: str, effective_at_us: int) -> int:
-    """The day of a change that is a fall of tier; 0 for another one."""
-    return effective_at_us // MICROSECONDS_PER_DAY if direction == Direction.DOWN else 0
 
 
 def _write(population: Population, members: Iterable[Member], commit: Commit) -> None:

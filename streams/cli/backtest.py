@@ -23,8 +23,10 @@ from streams.model.backtest import (
     OVERDUE,
     PLANNED,
     POTENTIAL,
+    PROBABILITIES,
     QUIET,
     RECENCY,
+    RISK,
     Backtest,
     ForecastQuality,
     RevenueBacktest,
@@ -37,6 +39,7 @@ HORIZON_DAYS_MAX = 3650
 _DAYS = re.compile(r"([0-9]{1,4})d?").fullmatch
 
 _NAMES = {
+    RISK: "risk: model, evidence",
     MODEL: "model: no purchase",
     RECENCY: "long since the last",
     FREQUENCY: "few purchases",
@@ -57,7 +60,7 @@ def run_backtest(
     horizon_days = _days(horizon, "--horizon")
     revenue_horizon_days = _days(revenue_horizon, "--revenue-horizon")
     rules = read_policy(read_settings(policy=policy))
-    log = read_log_file(file, rules)
+    log = read_log_file(file, rules, with_engagements=True)
     found = backtest(log, rules, day=day, horizon_days=horizon_days, revenue_horizon_days=revenue_horizon_days)
     if found.revenue is None and log.last_day is not None:
         ends = format_day(log.last_day)
@@ -78,16 +81,16 @@ def _days(text: str, option: str) -> int:
 
 def _fields(found: Backtest) -> dict[str, int | str]:
     """The last line, for programs."""
-    aucs = {name: f"{found.score(name).auc:.4f}" for name in (MODEL, RECENCY, FREQUENCY, OVERDUE, QUIET)}
+    aucs = {name: f"{found.score(name).auc:.4f}" for name in (RISK, RECENCY, FREQUENCY, OVERDUE, QUIET)}
     return {
         "accounts": found.accounts,
         "churned": found.churned,
-        "auc": aucs[MODEL],
+        "auc": aucs[RISK],
         "auc_recency": aucs[RECENCY],
         "auc_frequency": aucs[FREQUENCY],
         "auc_overdue": aucs[OVERDUE],
         "auc_quiet": aucs[QUIET],
-        "brier": f"{found.score(MODEL).brier:.4f}",
+        "brier": f"{found.score(RISK).brier:.4f}",
     }
 
 
@@ -133,7 +136,7 @@ def _calibration_table(calibration: Iterable[Decile]) -> Table:
 
 def _warning_table(found: Backtest, horizon_days: int) -> Table:
     headings = ("accounts\nby then", "of them\nright", "of the lost,\nfound", "days before\nthe end, median")
-    table = new_table(f"how early the level warned; the end is {horizon_days} days later", "level", *headings)
+    table = new_table(f"how early silence alone warned; the end is {horizon_days} days later", "level", *headings)
     for warned in found.warned:
         lead = f"{warned.lead_days:.0f}" if isfinite(warned.lead_days) else "-"
         table.add_row(warned.level, f"{warned.accounts:,}", _percent(warned.right), _percent(warned.found), lead)
@@ -142,7 +145,7 @@ def _warning_table(found: Backtest, horizon_days: int) -> Table:
 
 def _risk_table(found: Backtest, horizon_days: int, currency: str) -> Table:
     table = new_table(f"revenue of the {horizon_days} days before, {currency}", "", "")
-    for name in (MODEL, QUIET):
+    for name in PROBABILITIES:
         at_risk_minor = found.score(name).at_risk_minor
         assert at_risk_minor is not None
         table.add_row(f"at risk by {_NAMES[name]}", format_amount(at_risk_minor, currency))

@@ -70,10 +70,10 @@ def _remarks(found: Fit, currency: str) -> str:
     )
 
 
-def read_log_file(file: Path, rules: Policy) -> PurchaseLog:
+def read_log_file(file: Path, rules: Policy, *, with_engagements: bool = False) -> PurchaseLog:
     """The purchases of a file; what is wrong with it is said. Raises OSError."""
     with open_lines(file) as lines:
-        log = read_file(lines, rules)
+        log = read_file(lines, rules, with_engagements=with_engagements)
     _say_what_is_left_out(log)
     return log
 

@@ -15,6 +15,7 @@ from segmentation.purchase_model import (
     planned_revenue_minor,
     probability_alive,
     probability_no_purchase,
+    probability_of,
 )
 from segmentation.risk import LEVELS, Level, Risk, RiskRules
 from segmentation.segments import TIERS, Segment, Stage
@@ -35,9 +36,13 @@ from streams.model.measures import (
     share_in_top,
 )
 from streams.model.purchases import PurchaseLog, histories_at
+from streams.model.risks import risks_at
 
-MODEL, QUIET, RECENCY, FREQUENCY, OVERDUE = "model", "quiet", "recency", "frequency", "overdue"
-"""Scores; greater is likelier to buy nothing. `quiet` is the chance that the account has left for good."""
+RISK, MODEL, QUIET, RECENCY, FREQUENCY, OVERDUE = "risk", "model", "quiet", "recency", "frequency", "overdue"
+"""Scores; greater is likelier to buy nothing. `risk` is what a worker would have had: the model's probability, its odds
+multiplied by the evidence. `quiet` is the chance that the account has left for good."""
+PROBABILITIES = (RISK, MODEL, QUIET)
+"""Of the scores, those that are one."""
 
 PLANNED, POTENTIAL, EXPECTED, LAST_HORIZON = "planned", "potential", "expected", "last_horizon"
 """Forecasts of revenue. `potential` is what a worker knows live: `planned`, of an account's rolling revenue."""
@@ -117,8 +122,9 @@ class Backtest(NamedTuple):
     """Of these, how many bought nothing in the horizon."""
     scores: list[ScoreQuality]
     calibration: list[Decile]
+    """Of RISK."""
     warned: list[Warned]
-    """By level: how long before the end it was told that an account was about to be lost."""
+    """By level: how long before the end silence alone told that an account was about to be lost."""
     lost_minor: int
     """Revenue of the last horizon of the accounts that bought nothing in the next one."""
     revenue: RevenueBacktest | None
@@ -133,7 +139,7 @@ def backtest(log: PurchaseLog, policy: Policy, *, day: int, horizon_days: int, r
     """Fit at a day's end, score everyone who had purchased by then, and compare with the days after it.
 
     Known are the events with an `occurred_at` before that day's end. Raises CannotBacktest where the log ends before
-    the horizon does, and CannotFit. A few seconds for 25,000 accounts.
+    the horizon does, and CannotFit. Some 8 seconds for 25,000 accounts.
     """
     if log.last_day is None or log.last_day < day + horizon_days:
         ends = "is empty" if log.last_day is None else f"ends on {format_day(log.last_day)}"
@@ -145,8 +151,13 @@ def backtest(log: PurchaseLog, policy: Policy, *, day: int, horizon_days: int, r
     histories = histories_at(known, day)
     fitted = fit(histories.values())
     past = [_revenue(known[account_id], day - horizon_days, day) for account_id in histories]
-    churned = np.array([not _bought(log.accounts[name], day, day + horizon_days) for name in histories])
-    scores = _scores(list(histories.values()), fitted, horizon_days)
+    churned = np.array([bought_nothing(log.accounts[name], day, horizon_days) for name in histories])
+    rules = risk_rules(policy, fitted, horizon_days)
+    risks = risks_at(log, policy, day)
+    scores = {
+        RISK: _numbers(probability_of(risks[name].odds(rules, day)) for name in histories),
+        **_scores(list(histories.values()), fitted, horizon_days),
+    }
     last_minor = np.array(past, dtype=np.float64).clip(min=0)
     revenue = None
     if log.last_day >= day + revenue_horizon_days:
@@ -156,11 +167,16 @@ def backtest(log: PurchaseLog, policy: Policy, *, day: int, horizon_days: int, r
         accounts=len(histories),
         churned=int(churned.sum()),
         scores=[_quality(name, values, churned, last_minor) for name, values in scores.items()],
-        calibration=deciles(scores[MODEL], churned),
-        warned=[_warned(level, histories.values(), churned, fitted, policy, day, horizon_days) for level in LEVELS[1:]],
+        calibration=deciles(scores[RISK], churned),
+        warned=[_warned(level, histories.values(), churned, rules, day) for level in LEVELS[1:]],
         lost_minor=int(last_minor[churned].sum()),
         revenue=revenue,
     )
+
+
+def risk_rules(policy: Policy, fitted: Fit, horizon_days: int) -> RiskRules:
+    """Those of a policy that has the model that was fitted."""
+    return RiskRules.of(policy)._replace(model=fitted.buying, horizon_days=horizon_days)
 
 
 def _scores(histories: Sequence[BuyingHistory], fitted: Fit, horizon_days: int) -> dict[str, Numbers]:
@@ -182,7 +198,7 @@ def _scores(histories: Sequence[BuyingHistory], fitted: Fit, horizon_days: int) 
 
 
 def _quality(name: str, scores: Numbers, churned: Truths, last_minor: Numbers) -> ScoreQuality:
-    is_probability = name in (MODEL, QUIET)
+    is_probability = name in PROBABILITIES
     chance = scores if is_probability else rank_shares(scores)
     lost = np.where(churned, last_minor, 0.0)
     all_lost = float(lost.sum())
@@ -198,18 +214,9 @@ def _quality(name: str, scores: Numbers, churned: Truths, last_minor: Numbers) -
     )
 
 
-def _warned(
-    level: Level,
-    histories: Iterable[BuyingHistory],
-    churned: Truths,
-    fitted: Fit,
-    policy: Policy,
-    day: int,
-    horizon_days: int,
-) -> Warned:
-    rules = RiskRules.of(policy)._replace(model=fitted.buying, horizon_days=horizon_days)
+def _warned(level: Level, histories: Iterable[BuyingHistory], churned: Truths, rules: RiskRules, day: int) -> Warned:
     warned_on = _numbers(_reached_on(rules, level, history, day) for history in histories)
-    by_now, end = warned_on <= day, day + horizon_days
+    by_now, end = warned_on <= day, day + rules.horizon_days
     lead = end - warned_on[churned & (warned_on <= end)]
     return Warned(
         level=level,
@@ -338,8 +345,9 @@ def _segments(
     ]
 
 
-def _bought(events: Iterable[Purchase], after_day: int, last_day: int) -> bool:
-    return any(after_day < event.day <= last_day and not event.is_refund for event in events)
+def bought_nothing(events: Iterable[Purchase], day: int, horizon_days: int) -> bool:
+    """Whether these have no purchase in the days that follow a day. O(n)."""
+    return not any(day < event.day <= day + horizon_days and not event.is_refund for event in events)
 
 
 def _revenue(events: Iterable[Purchase], after_day: int, last_day: int) -> int:
