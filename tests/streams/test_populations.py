@@ -101,7 +101,7 @@ async def test_attributes_move_no_account_between_tiers_inside_its_population(em
     for is_talkative in (False, True):
         chance = random.Random(3)
         async with Installation(embedded, policy=POLICY) as installation, installation.worker():
-            for day in range(0, 120, 20):
+            for day in range(0, 240, 20):
                 for number in range(12):
                     account, region = f"a{number}", REGIONS[number % 3]
                     says = {
@@ -120,7 +120,7 @@ async def test_attributes_move_no_account_between_tiers_inside_its_population(em
                 await installation.rest()
             told.append({(c.data["account_id"], c.data["sequence"]): c.data for c in await installation.changes()})
     silent, talkative = told
-    assert len(silent) > 24
+    assert len(silent) > 40
     fields = ("population", "previous_segment", "current_segment", "effective_at", "rolling_revenue_minor")
     assert {key: [data[f] for f in fields] for key, data in silent.items()} == {
         key: [data[f] for f in fields] for key, data in talkative.items()
