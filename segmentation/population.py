@@ -192,9 +192,6 @@ class Population:
         self.name = name
         self.members = {member.account_id: member for member in members}
         self.transfers = Transfers(name)
-        self.barred: set[str] = set()
-        """Members whose departure the world knows of and this population does not yet: it went back in time. Nothing
-        is announced of them."""
         self._basis, self._boundaries, self._band = basis, boundaries, band
         self.tiers = self._new_tiers()
         self.muted = False
@@ -243,8 +240,7 @@ class Population:
         changed = [
             (member, now)
             for member in touched
-            if ((now := member.current_segment) is not member.segment or member.told_in)
-            and not (self.barred and member.account_id in self.barred)
+            if (now := member.current_segment) is not member.segment or member.told_in
         ]
         changed.sort(key=_by_account_id)
         cutoffs = self.tiers.cutoffs()
@@ -297,7 +293,6 @@ class Population:
         for account_id in leaving:
             moves.pop(account_id, None)
             del self.members[account_id]
-            self.barred.discard(account_id)
         return moves
 
     def expects(self, hand_over: HandOver) -> bool:
@@ -334,17 +329,13 @@ class Population:
         return hand_over, member is not None and member.transfer < min(left, departure.transfer)
 
     def learn(self, given: HandOver) -> bool:
-        """The log says that an account was handed over from here. Returns whether that is news."""
+        """The log says that an account was handed over from here. Returns whether that is news.
+
+        If it is, the population must be muted until it has taken the departure: others announce the account now.
+        """
         before = self.transfers.get(given.account_id)
         self.transfers.learn(given)
-        self.bar(given.account_id)
         return self.transfers.get(given.account_id) != before
-
-    def bar(self, account_id: str) -> None:
-        """Announce nothing of a member, if it has left in the meantime."""
-        member = self.members.get(account_id)
-        if member is not None and member.transfer < self.transfers.get(account_id).left:
-            self.barred.add(account_id)
 
     def is_news(self, standing: Standing) -> bool:
         """Whether the standing rests on a purchase or a day that the newest one taken of its account does not know.
@@ -379,17 +370,13 @@ class Population:
     def untold(self) -> list[str]:
         """Every account that has another segment or risk than the world was told, in order. O(n log n)."""
         return sorted(
-            [
-                member.account_id
-                for member in self.members.values()
-                if (not member.is_told or member.is_risk_untold) and member.account_id not in self.barred
-            ]
+            [member.account_id for member in self.members.values() if not member.is_told or member.is_risk_untold]
         )
 
     def announce(self, account_ids: Iterable[str], clock_us: int) -> tuple[list[Change], list[Member]]:
         """Of these accounts, the changes from what was told to what is, and the members concerned. O(k log n)."""
         members = [self.members[account_id] for account_id in account_ids]
-        differing = [member for member in members if not member.is_told and member.account_id not in self.barred]
+        differing = [member for member in members if not member.is_told]
         cutoffs = self.tiers.cutoffs()
         changes = [
             self._change(member, member.current_segment, _cause_of_untold(member), clock_us, cutoffs)

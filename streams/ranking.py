@@ -133,7 +133,6 @@ class RankingShard(Shard):
         async for field, document in self.store.scan("transfers"):
             name, _, account_id = field.partition(SEPARATOR)
             self._population(name).transfers.restore(account_id, decode_transfer(document))
-            self._population(name).bar(account_id)
         found = [self._member_count(), self._transfer_count()]
         if found != [state.get("members", found[0]), state.get("transfers", found[1])]:
             # A server that was started again in the middle does not know how far the scan was, and goes on anywhere.
@@ -582,8 +581,6 @@ class RankingShard(Shard):
             day, before = max(member.day, self.watched_day, on_day), risk.level
             odds = watch.look(member, day)
             if risk.level is risk.told_level or population.muted or not risk.is_untold:
-                continue
-            if population.barred and member.account_id in population.barred:
                 continue
             own = told.get(member.account_id)
             if own is not None and own.reason not in (Reason.PURCHASE, Reason.REFUND):

@@ -16,13 +16,24 @@ from segmentation.policy import Policy
 from segmentation.population import Member, Population
 from segmentation.risk import Risk
 from segmentation.segments import Segment, Stage
+from segmentation.transfers import Departure, HandOver, Told
 from state.documents import encode_member
 from state.keys import StageName
 from state.shard_store import Commit, ShardStore
 from streams.accounts import AccountShard
 from streams.changes import ChangeWriter
 from streams.dead_letters import dead_letter
-from streams.messages import Outgoing, Standings, Tick, encode_outgoing, encode_standings, encode_tick
+from streams.messages import (
+    HandedOver,
+    Outgoing,
+    Standings,
+    Tick,
+    decode_told,
+    encode_hand_over,
+    encode_outgoing,
+    encode_standings,
+    encode_tick,
+)
 from streams.ranking import RankingShard, ToldReader
 from streams.shard import CLAIM_BACK_SECONDS, Batch, CorruptState, LogPosition
 from streams.topics import Topic
@@ -404,6 +415,39 @@ def test_a_fall_that_was_learnt_is_looked_at_on_its_day() -> None:
         risk = shard.populations["all"].members["a"].risk
         assert risk is not None and risk.evidence_days[-1] == 1_001
         assert (risk.due_day, risk.queued_day) == (1_001, 1_001)
+        await shard.close()
+
+    simulated(test)
+
+
+def test_an_account_that_was_handed_over_is_announced_no_more() -> None:
+    """The store went back to before the account came. It may have been told of, and another population goes on."""
+    log = SimulatedLog(1, Random(0))
+    told = Told("unknown", 3, Segment.KEY, 0)
+    given = HandedOver(0, "live", HandOver("a", 1, "unknown", "north", told))
+    headers = [("ce_inputoffset", b"2")]
+
+    async def read_told(_: Mapping[str, int]) -> AsyncIterator[tuple[Topic, Record]]:
+        yield Topic.HAND_OVERS, Record((Topic.HAND_OVERS, 0), 0, 0, b"", encode_hand_over(given), headers, None, None)
+
+    def message(offset: int, standings: list[Standing], departures: list[Departure]) -> Record:
+        message = Standings(0, {str(Topic.PURCHASES): offset + 1}, None, 0, "live", standings, departures)
+        return Record((Topic.STANDINGS, 0), offset, 0, None, encode_standings(message), (), None, None)
+
+    async def test(scene: Scene) -> None:
+        store = ShardStore(cast(Redis, scene.redis), "test", StageName.RANKING, 0)
+        await store.create()
+        publisher = SimulatedPublisher(log, Random(0), transactional_id="ranking")
+        shard = _ranking(scene.redis, publisher, read_told, Policy.default().with_changes(population="region"))
+        await shard.claim()
+        standing = Standing("a", "established", 100, 2, 1_000, "purchase", "e", None, population="unknown")
+        records = [message(0, [standing], []), message(1, [], [Departure("a", 1, "unknown", "north")])]
+        for offset, record in enumerate(records):
+            await shard.offer(Topic.STANDINGS, cast(Batch, OneBatch([record], offset, offset + 1)))
+        await asyncio.sleep(1)
+        assert not log.places[Topic.SEGMENT_CHANGES, 0].read(0, 9)[0]
+        [sent] = log.places[Topic.STANDINGS, 0].read(0, 9)[0]
+        assert decode_told(sent.value) == given
         await shard.close()
 
     simulated(test)
