@@ -222,6 +222,12 @@ async def another_member(redis: Redis, settings: Settings) -> None:
             return
 
 
+async def another_population(redis: Redis, settings: Settings) -> None:
+    """Damage that ranks the account where it does not belong."""
+    keys, document = await _find(redis, settings, StageName.RANKING)
+    await redis.hset(keys.documents, ACCOUNT, encode_member(decode_member(ACCOUNT, document)[0], "north"))
+
+
 async def attributes_made_up(redis: Redis, settings: Settings) -> None:
     """Damage that lets the ranking stage know what the account has never said."""
     keys, _ = await _find(redis, settings, StageName.RANKING)
@@ -345,6 +351,7 @@ STATE_DAMAGES: dict[str, tuple[Damage, set[str]]] = {
     "a member at another risk": (member_damage(_other_risk), {"risk_level", "risk_told"}),
     "a member whose risk was told otherwise": (member_damage(_risk_told), {"risk_told", "last_change", "compacted"}),
     "a member twice": (another_member, {"announced", "class_figures"}),
+    "a member of another population": (another_population, {"population", "class_figures"}),
     "an engagement that fell made up": (member_damage(_engages_less), {"engagement"}),
     "attributes made up": (attributes_made_up, {"traits"}),
     "a class with an account more": (class_damage, {"class_figures"}),
