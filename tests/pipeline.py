@@ -51,6 +51,7 @@ PURE = Policy.default().with_changes(band=0)
 """Without a band the tiers are a function of the data."""
 
 _BAD_RECORDS = [bad for bad in BAD_RECORDS if len(bad.value or b"") < 10_000]
+_REGIONS = ("EMEA", "apac", "Americas", "")
 _ENGAGEMENTS = ("login", "cancel_request", "support_ticket")
 _TOPICS = {"purchase": Topic.PURCHASES, "signup": Topic.SIGNUPS, "engagement": Topic.ENGAGEMENTS}
 
@@ -319,6 +320,8 @@ class Load:
                     fields["kind"] = "refund"
                     if self._bad_share and chance.random() < 0.5:
                         fields["purchased_at"] = moment(self.day - chance.expovariate(1 / 40)).isoformat()
+            if kind == "signup" and self._installation.policy.population is not None:
+                fields["attributes"] = {self._installation.policy.population: chance.choice(_REGIONS)}
             records.append(event(kind, account, f"{self.events}", at, **fields))
         self._sent = (self._sent + records)[-500:]
         return records

@@ -47,7 +47,9 @@ _POLICIES = [
         new_start_days=new_start_days,
         model=_MODEL,
         risk={"horizon_days": 2, "watch": 40, "high": 60, "band": 5 * band},
+        **population,
     )
+    for population in ({}, {"population": "region"})
     for band in (0, 2)
     for basis in ("revenue", "accounts")
     for window_days, new_start_days in ((90, 20), (30, 3))

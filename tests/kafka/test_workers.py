@@ -10,9 +10,11 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from segmentation.policy import Policy
+from streams.oracle import verify
 from streams.topics import EVENT_TOPICS, Topic
 from tests.kafka.conftest import RealServers
 from tests.pipeline import (
+    PURE,
     CommandProcess,
     Installation,
     Load,
@@ -64,6 +66,26 @@ async def test_a_worker_that_is_asked_to_leave_hands_over_at_once(installation: 
         await sending
         await load.finish()
         await check(installation)
+
+
+async def test_accounts_go_from_population_to_population_while_a_worker_dies(
+    installation: Installation, tmp_path: Path
+) -> None:
+    """Each population is ranked by the worker that has its shard: nobody who moves is lost, or has two chains."""
+    installation.policy = PURE.with_changes(population="region")
+    load = Load(installation, random.Random(6))
+    with WorkerProcess(installation, tmp_path, "one"), WorkerProcess(installation, tmp_path, "two") as two:
+        await two.until_said("claimed 4 shards")
+        sending = asyncio.create_task(load.run(40))
+        await installation.until_told(lambda told: len(told) > 50, "changes")
+        two.signal(signal.SIGKILL)
+        await sending
+        await load.finish()
+        await installation.rest()
+        report = await verify(installation.settings, installation.policy, installation.redis, installation.reader)
+        assert report.is_right and not report.warnings
+        moved = [change for change in await installation.changes() if change.data["previous_population"]]
+        assert len({change.data["population"] for change in moved}) > 2
 
 
 @pytest.mark.parametrize("days", [-400.0, 3.0])
