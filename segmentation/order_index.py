@@ -70,25 +70,23 @@ class OrderIndex:
         self._fill(members)
 
     def _fill(self, members: Iterable[tuple[str, int, int]]) -> None:
-        revenues, group_count = self._revenues, self._group_count
-        rows = []
-        for row in members:
-            account, revenue, group = row
-            # the comparisons again, as calls cost more than all else here: a restart waits for it
-            if account in revenues or not 0 <= group < group_count or not 0 < revenue < UNREACHABLE_MINOR:
-                self._require_absent(account)
-                self._require_group(group)
-                require_revenue(revenue)
-            revenues[account] = revenue
-            rows.append(row)
-        rows.sort(key=itemgetter(1))
-        ladder = [revenue for _, revenue, _ in rows]
+        # all at once, as a restart waits for it
+        rows = sorted(members, key=itemgetter(1))
+        ladder = [*map(itemgetter(1), rows)]
+        self._revenues = dict(zip(map(itemgetter(0), rows), ladder, strict=True))
+        if len(self._revenues) < len(rows):
+            raise ValueError("an account is here twice")
+        for group in set(map(itemgetter(2), rows)):
+            self._require_group(group)
+        for revenue in ladder[:1] + ladder[-1:]:
+            require_revenue(revenue)
         self._lows += sorted(set(ladder[self._load :: self._load]))
         starts = [bisect_left(ladder, low) for low in self._lows]
-        self._bins = [_Bin(group_count) for _ in self._lows]
+        self._bins = [_Bin(self._group_count) for _ in self._lows]
         for held, (first, last) in zip(self._bins, pairwise([*starts, len(rows)]), strict=True):
+            groups = held.groups
             for account, revenue, group in rows[first:last]:
-                held.groups[group][account] = revenue
+                groups[group][account] = revenue
         self._bin_revenue = [held.revenue() for held in self._bins]
         self._bin_accounts = [held.accounts() for held in self._bins]
         for i in reversed(range(len(self._bins))):

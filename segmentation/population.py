@@ -118,7 +118,6 @@ class Member:
     def __init__(
         self,
         account_id: str,
-        *,
         stage: str = Stage.PROSPECT,
         revenue_minor: int = 0,
         tier: int | None = None,
@@ -389,7 +388,7 @@ class Population:
             basis=self._basis,
             boundaries=self._boundaries,
             band=self._band,
-            members=((m.account_id, m.revenue_minor, m.tier) for m in self.members.values() if m.tier is not None),
+            members=[(m.account_id, m.revenue_minor, m.tier) for m in self.members.values() if m.tier is not None],
         )
 
     def was_told(self, account_id: str, transfer: int, told: Told, *, instead: bool = False) -> bool:

@@ -17,13 +17,19 @@ class RiskWatch:
     def __init__(self, rules: RiskRules, members: Iterable[Member] = (), *, all_are_due: bool = False) -> None:
         """members: as an earlier instance left them, with other rules if `all_are_due`. O(n)."""
         self.rules = rules
-        self._days: dict[int, dict[Member, None]] = {}
+        self._days: dict[int, list[Member]] = {}
         """Day -> whom to look at. Who is due later by now is looked at in vain."""
-        self._next_days: list[int] = []
-        """A heap of the same days."""
         for member in members:
-            if member.risk is not None:
-                self._queue(member, member.risk, 0 if all_are_due else member.risk.due_day)
+            risk = member.risk
+            # not by _queue: a restart waits for it
+            if risk is not None and (day := 0 if all_are_due else risk.due_day) < NEVER:
+                risk.queued_day = day
+                if day in self._days:
+                    self._days[day].append(member)
+                else:
+                    self._days[day] = [member]
+        self._next_days = sorted(self._days)
+        """A heap of the same days."""
 
     def look(self, member: Member, day: int, *, from_told: bool = False) -> float:
         """Bring the level of an account to a day, where purchases of it are known. Returns the odds of its risk.
@@ -43,7 +49,7 @@ class RiskWatch:
         while self._next_days and self._next_days[0] <= day and len(due) < limit:
             members = self._days[self._next_days[0]]
             while members and len(due) < limit:
-                member, _ = members.popitem()
+                member = members.pop()
                 assert member.risk is not None
                 member.risk.queued_day = NEVER
                 due.append(member)
@@ -55,9 +61,9 @@ class RiskWatch:
         if day >= risk.queued_day:
             return  # it will be looked at before
         if day not in self._days:
-            self._days[day] = {}
+            self._days[day] = []
             heapq.heappush(self._next_days, day)
-        self._days[day][member] = None
+        self._days[day].append(member)
         risk.queued_day = day
 
     def change(

@@ -7,8 +7,8 @@ needed here is less: every call of `state` is about the keys of one shard, and t
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Self, TypeVar
 
 from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.client import Pipeline
@@ -31,6 +31,17 @@ T = TypeVar("T")
 
 REDIRECTIONS_MAX = 5
 """How often one command is sent elsewhere, or again: about two seconds, as long as a plain client keeps trying."""
+
+
+class _Cursor(int):
+    """Of a scan, and the node on which it goes on."""
+
+    node: Redis
+
+    def __new__(cls, value: int, node: Redis) -> Self:
+        cursor = super().__new__(cls, value)
+        cursor.node = node
+        return cursor
 
 
 class ClusterRedis(Redis):
@@ -95,26 +106,28 @@ class ClusterRedis(Redis):
         """As every client's, for commands whose keys have one slot."""
         return ClusterPipeline(self, transaction)
 
-    async def hscan_iter(  # type: ignore[override]
-        self, name: Any, match: Any = None, count: int | None = None, no_values: bool | None = None
-    ) -> AsyncIterator[Any]:
-        """As every client's, on one node to the end: its cursor means nothing to another.
+    async def hscan(
+        self,
+        name: Any,
+        cursor: int = 0,
+        match: Any = None,
+        count: int | None = None,
+        no_values: bool | None = None,
+    ) -> tuple[int, Any]:
+        """As every client's. A cursor leads back to the node that gave it: it means nothing to another.
 
-        Raises MovedError or AskError where the hash goes to another one meanwhile; what was seen is not all then.
+        Raises MovedError or AskError where the hash went to another one meanwhile; what was seen is not all then.
         """
 
-        async def begin(node: Redis, asking: bool) -> tuple[Redis, tuple[int, Any]]:
+        async def scan(node: Redis, asking: bool) -> tuple[int, Any]:
             if asking:
                 raise TryAgainError("the hash is on its way to another node")
-            return node, await node.hscan(name, 0, match, count, no_values)
+            following, found = await node.hscan(name, int(cursor), match, count, no_values)
+            return _Cursor(following, node), found
 
-        node, (cursor, found) = await self._routed(key_slot(_bytes(name)), begin)
-        while True:
-            for item in found if no_values else found.items():
-                yield item
-            if not cursor:
-                return
-            cursor, found = await node.hscan(name, cursor, match, count, no_values)
+        if isinstance(cursor, _Cursor):
+            return await scan(cursor.node, False)
+        return await self._routed(key_slot(_bytes(name)), scan)
 
     # -- where they go -----------------------------------------------------------------------------------------------
 

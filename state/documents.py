@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from segmentation.account import NEVER, Account, Profile, Standing
+from segmentation.account import Account, Profile, Standing
 from segmentation.buying import PurchaseDays
 from segmentation.classification import NO_TRAITS, Traits
 from segmentation.engagement import EngagedDays
@@ -27,20 +27,17 @@ follow, and the number of transfers. Then the open block of the history."""
 _ANNOUNCED = 1
 _ENGAGEMENT_FELL = 2
 
-_MEMBER = Struct(f"<BBBHIQq{_INTEGER_SIZE}sI")
-"""Stage, tier, segment, day, sequence, version, effective at, revenue, transfer. Then the risk, and the population's
-name; after it, if there is one, the population that was told."""
+_MEMBER = Struct("<BBBHIQqQqI HHHHHBBBIQHHHH")
+"""Stage, tier, segment, day, sequence, version, effective at, the lower and the upper half of the revenue, transfer.
+Then the risk: how many days had a purchase, how many of them in the window, the first and the last of them, due day, whether
+engagement fell, level, level told, sequence, effective at, the days of evidence. Then the population's name, and
+if there is one, that of the population that was told. In one piece, as a claim reads a million of them."""
 _BETWEEN_NAMES = "\0"
-_RISK = Struct("<HHHHHBBBIQ")
-"""How many days had a purchase, how many of them in the window, the first and the last of them, due day, whether
-engagement fell, level, level told, sequence, effective at."""
-_EVIDENCE = Struct("<HHHH")
-"""The days of evidence, after the risk."""
-_NO_EVIDENCE = _EVIDENCE.pack(*NO_EVIDENCE)
-_NO_RISK = _RISK.pack(0, 0, 0, 0, NEVER, 0, 0, 0, 0, 0) + _NO_EVIDENCE
-_RISK_AT = _MEMBER.size
-_EVIDENCE_AT = _RISK_AT + _RISK.size
-_NAME_AT = _EVIDENCE_AT + _EVIDENCE.size
+_NAME_AT = _MEMBER.size
+_unpack_member = _MEMBER.unpack_from
+_NO_RISK = Risk()
+_HALF = 64
+_LOWER_HALF = (1 << _HALF) - 1
 _LEVEL_CODES: dict[str, int] = {level: code for code, level in enumerate(LEVELS)}
 _STAGES = tuple(Stage)
 _STAGE_CODES: dict[str, int] = {stage: code for code, stage in enumerate(_STAGES)}
@@ -180,47 +177,19 @@ def _standing(fields: Sequence[Any] | None) -> Standing | None:
 
 def encode_member(member: Member, population: str) -> bytes:
     """A member of a population. 76 bytes and the population's name."""
-    names = population + _BETWEEN_NAMES + member.told_in if member.told_in else population
-    return (
-        _MEMBER.pack(
-            _STAGE_CODES[member.stage],
-            _NONE if member.tier is None else member.tier,
-            _NONE if member.segment is None else _SEGMENT_CODES[member.segment],
-            member.day,
-            member.sequence,
-            member.version,
-            member.effective_at_us,
-            member.revenue_minor.to_bytes(_INTEGER_SIZE, "little", signed=True),
-            member.transfer,
-        )
-        + (_NO_RISK if member.risk is None else _encode_risk(member.risk))
-        + names.encode()
-    )
-
-
-def decode_member(account_id: str, document: bytes) -> tuple[Member, str]:
-    """What encode_member wrote: the member and its population."""
-    stage, tier, segment, day, sequence, version, effective_at_us, revenue, transfer = _MEMBER.unpack_from(document)
-    name, _, told_in = document[_NAME_AT:].decode().partition(_BETWEEN_NAMES)
-    member = Member(
-        account_id,
-        stage=_STAGES[stage],
-        tier=None if tier == _NONE else tier,
-        segment=None if segment == _NONE else _SEGMENTS[segment],
-        day=DAYS[day],
-        sequence=sequence,
-        version=version,
-        effective_at_us=effective_at_us,
-        revenue_minor=int.from_bytes(revenue, "little", signed=True),
-        risk=_decode_risk(document),
-        transfer=transfer,
-        told_in=told_in,
-    )
-    return member, name
-
-
-def _encode_risk(risk: Risk) -> bytes:
-    return _RISK.pack(
+    revenue_minor, risk = member.revenue_minor, member.risk or _NO_RISK
+    cancel_request, support_ticket, refund, tier_fall = risk.evidence_days
+    packed = _MEMBER.pack(
+        _STAGE_CODES[member.stage],
+        _NONE if member.tier is None else member.tier,
+        _NONE if member.segment is None else _SEGMENT_CODES[member.segment],
+        member.day,
+        member.sequence,
+        member.version,
+        member.effective_at_us,
+        revenue_minor & _LOWER_HALF,
+        revenue_minor >> _HALF,
+        member.transfer,
         risk.days_bought,
         risk.bought_in_window,
         risk.first_day,
@@ -231,29 +200,54 @@ def _encode_risk(risk: Risk) -> bytes:
         _LEVEL_CODES[risk.told_level],
         risk.sequence,
         risk.effective_at_us,
-    ) + (_NO_EVIDENCE if risk.evidence_days is NO_EVIDENCE else _EVIDENCE.pack(*risk.evidence_days))
-
-
-def _decode_risk(document: bytes) -> Risk | None:
-    if document[_RISK_AT:_NAME_AT] == _NO_RISK:
-        return None
-    # by position, and nothing unpacked that is mostly not there: a claim does this for each of a million members
-    days_bought, in_window, first_day, last_day, due_day, fell, level, told_level, sequence, at_us = _RISK.unpack_from(
-        document, _RISK_AT
+        cancel_request,
+        support_ticket,
+        refund,
+        tier_fall,
     )
-    evidence = document[_EVIDENCE_AT:_NAME_AT]
-    if not (days_bought or sequence) and evidence == _NO_EVIDENCE:
-        return None
-    return Risk(
-        DAYS[first_day],
-        DAYS[last_day],
-        days_bought,
-        LEVELS[level],
-        LEVELS[told_level],
+    names = population + _BETWEEN_NAMES + member.told_in if member.told_in else population
+    return packed + names.encode()
+
+
+def decode_member(account_id: str, document: bytes) -> tuple[Member, str]:
+    """What encode_member wrote: the member and its population."""
+    (
+        stage, tier, segment, day, sequence, version, effective_at_us, lower, upper, transfer,
+        bought, in_window, first, last, due, fell, level, told_level, risk_sequence, told_at_us,
+        cancel_request, support_ticket, refund, tier_fall,
+    ) = _unpack_member(document)  # fmt: skip  # as the lines of _MEMBER
+    evidence_days = NO_EVIDENCE
+    if cancel_request or support_ticket or refund or tier_fall:
+        evidence_days = cancel_request, support_ticket, refund, tier_fall
+    risk = None
+    if bought or risk_sequence or evidence_days is not NO_EVIDENCE:
+        risk = Risk(  # by position, as below: by name it takes twice as long
+            DAYS[first],
+            DAYS[last],
+            bought,
+            LEVELS[level],
+            LEVELS[told_level],
+            risk_sequence,
+            told_at_us,
+            DAYS[due],
+            evidence_days,
+            in_window,
+            fell == 1,
+        )
+    member = Member(
+        account_id,
+        _STAGES[stage],
+        upper << _HALF | lower,
+        None if tier == _NONE else tier,
+        None if segment == _NONE else _SEGMENTS[segment],
         sequence,
-        at_us,
-        DAYS[due_day],
-        NO_EVIDENCE if evidence == _NO_EVIDENCE else _EVIDENCE.unpack(evidence),
-        in_window,
-        fell == 1,
+        effective_at_us,
+        version,
+        DAYS[day],
+        risk,
+        transfer,
     )
+    name = document[_NAME_AT:].decode()
+    if _BETWEEN_NAMES in name:
+        name, _, member.told_in = name.partition(_BETWEEN_NAMES)
+    return member, name

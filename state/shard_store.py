@@ -5,7 +5,8 @@ goes on from, and is refused where any of them differs, so two workers, or one w
 time, can never mix their writes.
 """
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -19,6 +20,8 @@ from state.keys import ShardKeys, StageName, shard_keys
 SCHEMA_VERSION = 4
 """Of everything this package stores. A worker refuses a store with another one."""
 
+PAGE_FIELDS = 5_000
+"""Of a hash, looked for at once: others wait for it for some 7 ms."""
 OUTBOX_READ_MAX = 2_000
 OUTBOX_READ_BYTES = 4 * 1024 * 1024
 """Outgoing records read at once: so many at most, and none after so many bytes."""
@@ -135,10 +138,32 @@ class ShardStore:
             return []
         return cast(list[bytes | None], await self.redis.hmget(getattr(self.keys, name), wanted))
 
+    async def pages(self, name: str) -> AsyncGenerator[Mapping[bytes, bytes], None]:
+        """Every field of one of the shard's hashes, some at a time; sees each at least once where nobody writes.
+
+        While the caller works on some, the server looks for the next ones.
+        """
+
+        def ask(cursor: int) -> asyncio.Task[tuple[int, Mapping[bytes, bytes]]]:
+            return asyncio.create_task(cast(Any, self.redis.hscan(getattr(self.keys, name), cursor, count=PAGE_FIELDS)))
+
+        asked: asyncio.Task[tuple[int, Mapping[bytes, bytes]]] | None = ask(0)
+        try:
+            while asked is not None:
+                cursor, page = await asked
+                asked = ask(cursor) if cursor else None
+                await asyncio.sleep(0)  # in this turn of the loop the command is written,
+                await asyncio.sleep(0)  # and after it the loop sends it
+                yield page
+        finally:
+            if asked is not None:
+                asked.cancel()
+
     async def scan(self, name: str) -> AsyncIterator[tuple[str, bytes]]:
-        """Every field of one of the shard's hashes; sees each at least once where nobody writes."""
-        async for field, value in self.redis.hscan_iter(getattr(self.keys, name), count=5_000):
-            yield field.decode(), value
+        """As `pages`, field by field."""
+        async for page in self.pages(name):
+            for field, value in page.items():
+                yield field.decode(), value
 
     async def due(self, until_day: int, limit: int) -> list[tuple[str, int]]:
         """Up to limit (account, due day), due on the day or before it, in order of day and account."""

@@ -3,7 +3,7 @@
 Every command is carried out whole, at once, as Redis does; what lies between a caller and it is the network's.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -165,10 +165,10 @@ class SimulatedRedis:
         """HSET."""
         await self.network.call(self._write, "HSET", key, [part for pair in mapping.items() for part in pair])
 
-    async def hscan_iter(self, key: str, count: int = 0) -> AsyncIterator[tuple[bytes, bytes]]:
+    async def hscan(self, key: str, cursor: int = 0, count: int = 0) -> tuple[int, dict[bytes, bytes]]:
         """HSCAN, in one round trip."""
-        for item in await self.network.call(lambda: list(self._hash(key).items())):
-            yield item
+        assert not cursor
+        return 0, await self.network.call(lambda: dict(self._hash(key)))
 
     async def zrange(
         self,

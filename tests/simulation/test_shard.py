@@ -188,14 +188,13 @@ class ScansShort(SimulatedRedis):
         super().__init__()
         self.times = times
 
-    async def hscan_iter(self, key: str, count: int = 0) -> AsyncIterator[tuple[bytes, bytes]]:
+    async def hscan(self, key: str, cursor: int = 0, count: int = 0) -> tuple[int, dict[bytes, bytes]]:
         """One field too few, so many times."""
         self.times -= 1
-        is_short = self.times >= 0
-        async for field in super().hscan_iter(key, count):
-            if not is_short:
-                yield field
-            is_short = False
+        cursor, fields = await super().hscan(key, cursor, count)
+        if self.times >= 0 and fields:
+            fields.popitem()
+        return cursor, fields
 
 
 async def nothing(_: Mapping[str, int]) -> AsyncIterator[tuple[Topic, Record]]:

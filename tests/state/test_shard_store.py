@@ -220,6 +220,23 @@ async def test_a_commit_may_have_any_number_of_arguments(store: ShardStore) -> N
     assert await store.due(99, 20_000) == []
 
 
+async def test_reading_all_of_a_hash_may_be_given_up(store: ShardStore) -> None:
+    """What was asked for ahead is let go, and the store answers as before."""
+    await store.claim("one")
+    commit = Commit(PROGRESS, {})
+    for number in range(20_001):
+        commit.set("documents", f"account-{number}", b"%d" % number)
+    await store.commit(commit)
+    pages = store.pages("documents")
+    first = await anext(pages)
+    assert all(field == b"account-" + value for field, value in first.items())
+    await pages.aclose()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert await store.load("documents", ["account-7"]) == [b"7"]
+
+
 async def test_who_is_due_comes_in_order_and_in_bounded_numbers(store: ShardStore) -> None:
     """By day and then by account; a later day replaces an earlier one, none removes it."""
     await store.claim("one")
