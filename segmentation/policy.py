@@ -15,6 +15,7 @@ from difflib import get_close_matches
 from importlib.resources import files
 from itertools import pairwise
 from math import isfinite
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
@@ -601,6 +602,19 @@ class Policy(BaseModel):
         """The policy that holds where nobody wrote one."""
         name = "default_policy.toml"
         return parse_policy(files("segmentation").joinpath(name).read_text(encoding="utf-8"), name)
+
+    @classmethod
+    def of(cls, canonical: str, rest: str) -> "Policy":
+        """The policy with these rules (`canonical`) and with all else as another one's `canonical_rest` has it.
+
+        Raises ValueError where this version of the program would refuse it.
+        """
+        document = {**json.loads(rest), **json.loads(canonical)}
+        # canonical forms have the keys in order of their names, and the smallest band comes first
+        document["bands"] = {
+            name: dict(sorted(bands.items(), key=itemgetter(1))) for name, bands in document["bands"].items()
+        }
+        return cls.model_validate(document)
 
     @property
     def boundaries(self) -> tuple[int, int]:

@@ -21,6 +21,7 @@ _ACCOUNT = Struct(f"<BHHHI{_INTEGER_SIZE}sHHHHHHH")
 days, and how many bytes of them follow; the same of the days with engagement. Then the open block of the history."""
 _ANNOUNCED = 1
 _ENGAGEMENT_FELL = 2
+_POLICY_IS_ODD = 4
 
 _MEMBER = Struct(f"<BBBHIQq{_INTEGER_SIZE}s")
 """Stage, tier, segment, day, sequence, version, effective at, revenue. Then the risk, and the population's name."""
@@ -48,7 +49,9 @@ def encode_account(account: Account) -> bytes:
     return b"".join(
         (
             _ACCOUNT.pack(
-                account.announced * _ANNOUNCED | account.engagement_fell * _ENGAGEMENT_FELL,
+                account.announced * _ANNOUNCED
+                | account.engagement_fell * _ENGAGEMENT_FELL
+                | account.policy_parity * _POLICY_IS_ODD,
                 account.day,
                 account.first_purchase_day,
                 account.due_day,
@@ -89,8 +92,14 @@ def decode_account(account_id: str, document: bytes, index: bytes | None) -> Acc
         purchase_days=PurchaseDays(first_day, int.from_bytes(document[_ACCOUNT.size : engaged_at], "little")),
         engaged_days=EngagedDays(first_engaged_day, int.from_bytes(document[engaged_at:history_at], "little")),
         engagement_fell=bool(flags & _ENGAGEMENT_FELL),
+        policy_parity=policy_parity(document),
         history=Ledger(document[history_at:], index or b""),
     )
+
+
+def policy_parity(document: bytes) -> int:
+    """`Account.policy_parity` of a document that encode_account wrote."""
+    return int(document[0] & _POLICY_IS_ODD > 0)
 
 
 def encode_profile(profile: Profile) -> bytes:
