@@ -23,6 +23,7 @@ class RiskWatch:
         """A heap of the same days."""
         for member in members:
             if member.risk is not None:
+                member.risk.queued_day = NEVER  # an earlier watch may have had it
                 self._queue(member, member.risk, 0 if all_are_due else member.risk.due_day)
 
     def look(self, member: Member, day: int, *, from_told: bool = False) -> float:

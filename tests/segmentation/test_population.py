@@ -185,7 +185,7 @@ def test_the_configurations_see_every_cause() -> None:
             changes, _ = population.apply(world.batch(), world.clock_us)
             seen.update(change.cause.kind for change in changes)
     untried = set(CauseKind) - set(seen)
-    assert untried <= {CauseKind.BACKFILL, CauseKind.RECOVERED, CauseKind.REVENUE_DUE}
+    assert untried <= {CauseKind.BACKFILL, CauseKind.RECOVERED, CauseKind.REVENUE_DUE, CauseKind.POLICY_CHANGED}
 
 
 @pytest.mark.parametrize(("basis", "band"), [*product(Basis, (0, 200))])
