@@ -13,10 +13,15 @@ from segmentation.account import NEVER, Reason, Standing
 from segmentation.classification import Traits
 from segmentation.events import MICROSECONDS_PER_DAY
 from segmentation.order_index import UNREACHABLE_MINOR
+from segmentation.policy import Policy
+from state.founding import AppliedPolicy
 from streams.instants import format_instant, parse_instant
 
 Mode = Literal["live", "backfill", "replay"]
 """live: as it happens. backfill: what a log held before the first tick. replay: a log read again by event time."""
+
+ChangeMode = Literal[Mode, "silent"]
+"""silent: made by a policy that was applied silently. The change is in the log, and nobody is to act upon it."""
 
 Headers = Sequence[tuple[str, bytes]]
 
@@ -38,9 +43,39 @@ class Tick(NamedTuple):
     """Topic (without prefix) -> end offset of this partition when the tick was made."""
 
 
+class PolicySwitch(NamedTuple):
+    """By which policy the accounts go, once everything before `ends` is applied. It comes among the ticks."""
+
+    applied: AppliedPolicy
+    """Without its hash, which follows from the rest."""
+    ends: dict[str, int]
+    """As of a tick."""
+
+
+class _SwitchMessage(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    policy: dict[str, Any]
+    number: int = Field(ge=1, lt=2**32)
+    silent: bool
+    ends: dict[str, int] = Field(max_length=16)
+
+
+def encode_switch(switch: PolicySwitch) -> bytes:
+    """JSON, so that a person can read in the log what was applied."""
+    applied, ends = switch
+    rules = json.loads(applied.policy)
+    return json_bytes({"policy": rules, "number": applied.number, "silent": applied.is_silent, "ends": ends})
+
+
 def encode_tick(tick: Tick) -> bytes:
     """JSON, so that anybody can tick."""
     return orjson.dumps({"at": format_instant(tick.at_us), "mode": tick.mode, "ends": tick.ends})
+
+
+def decode_tick_or_switch(value: bytes | None) -> Tick | PolicySwitch:
+    """A record of `ticks`. Raises ValueError for anything else, and for a policy that cannot be used."""
+    return _decode_switch(value) if value is not None and b'"policy"' in value else decode_tick(value)
 
 
 def decode_tick(value: bytes | None) -> Tick:
@@ -55,6 +90,17 @@ def decode_tick(value: bytes | None) -> Tick:
     if not 0 < at_us // MICROSECONDS_PER_DAY < NEVER:
         raise ValueError("a tick outside the days that can be counted")
     return Tick(at_us, message.mode, message.ends)
+
+
+def _decode_switch(value: bytes) -> PolicySwitch:
+    try:
+        message = _SwitchMessage.model_validate_json(value)
+        policy = Policy.of(json.dumps(message.policy), Policy.default().canonical_rest())
+    except ValidationError as error:
+        wrong = error.errors(include_input=False, include_url=False)[0]
+        raise ValueError(f"not a policy to apply: {wrong['loc']}: {wrong['msg']}") from None
+    applied = AppliedPolicy(message.number, policy.canonical(), policy.hash, message.silent)
+    return PolicySwitch(applied, message.ends)
 
 
 class Standings(NamedTuple):
@@ -87,6 +133,21 @@ class Descriptions(NamedTuple):
     """The shard's next offset of its signups: all before it are taken into account."""
     traits: list[tuple[str, Traits]]
     """By account id."""
+
+
+class NewPolicy(NamedTuple):
+    """From here on an account shard tells its standings by another policy.
+
+    Once it has told all of them it says so, with a message of standings that is empty and not from before the switch.
+    """
+
+    source: int
+    """Partition of the account shard."""
+    ticks_end: int
+    """The shard's offset of its ticks after the switch: with a smaller one it tells by an older policy."""
+    is_retold: bool
+    """Whether each account is told again, because its revenue or stage may be another one."""
+    applied: AppliedPolicy
 
 
 class Reached(NamedTuple):
@@ -134,6 +195,7 @@ _pack = msgpack.Packer(default=_pack_large).pack
 """One packer for all: making one takes as long as what it packs."""
 _STANDINGS_FORMAT = 3
 _DESCRIPTIONS_FORMAT = "descriptions 1"
+_POLICY_FORMAT = "policy 1"
 
 
 def encode_standings(message: Standings) -> bytes:
@@ -148,8 +210,14 @@ def encode_descriptions(message: Descriptions) -> bytes:
     return packed
 
 
-def decode_told(value: bytes | None) -> Standings | Descriptions:
-    """Raises ValueError for anything that encode_standings or encode_descriptions could not have written.
+def encode_new_policy(message: NewPolicy) -> bytes:
+    """As encode_standings."""
+    packed: bytes = _pack([_POLICY_FORMAT, *message])
+    return packed
+
+
+def decode_told(value: bytes | None) -> Standings | Descriptions | NewPolicy:
+    """Raises ValueError for anything that none of the functions above could have written.
 
     Checked to the last number: what is let in here and cannot be stored would end every worker that reads it.
     """
@@ -161,7 +229,11 @@ def decode_told(value: bytes | None) -> Standings | Descriptions:
         if form == _DESCRIPTIONS_FORMAT:
             source, signups_end, described = _validate_descriptions(tuple(rest))
             return Descriptions(source, signups_end, [(name, Traits._make(traits)) for name, traits in described])
-        raise ValueError(f"format {form!r:.20}, this program reads {_STANDINGS_FORMAT} and {_DESCRIPTIONS_FORMAT}")
+        if form == _POLICY_FORMAT:
+            source, ticks_end, is_retold, applied = _validate_new_policy(tuple(rest))
+            return NewPolicy(source, ticks_end, is_retold, AppliedPolicy(*applied))
+        forms = f"{_STANDINGS_FORMAT}, {_DESCRIPTIONS_FORMAT} and {_POLICY_FORMAT}"
+        raise ValueError(f"format {form!r:.20}, this program reads {forms}")
     except ValidationError as error:
         wrong = error.errors(include_input=False, include_url=False)[0]
         raise ValueError(f"not a message of standings: {wrong['loc']}: {wrong['msg']}") from None
@@ -204,6 +276,10 @@ _validate_descriptions = TypeAdapter(
     tuple[_Unsigned32, _Unsigned63, tuple[tuple[_Identifier, _Traits], ...]], config=ConfigDict(strict=True)
 ).validate_python
 """The fields of Descriptions, in order."""
+_validate_new_policy = TypeAdapter(
+    tuple[_Unsigned32, _Unsigned63, bool, tuple[_Unsigned32, str, str, bool]], config=ConfigDict(strict=True)
+).validate_python
+"""The fields of NewPolicy, in order."""
 
 
 class Outgoing(NamedTuple):
