@@ -12,18 +12,21 @@ from segmentation.account import Reason, Standing
 from segmentation.events import MICROSECONDS_PER_DAY
 from segmentation.order_index import Basis
 from segmentation.policy import Policy
-from segmentation.population import Change, Direction, Member, Population, effective_at_us
+from segmentation.population import CauseKind, Change, Direction, Member, Population, effective_at_us
 from segmentation.risk import LEVELS, Level, Risk, RiskChange, Trigger
 from segmentation.risk_watch import RiskWatch
 from segmentation.segments import Segment
 from state.documents import decode_member, encode_member
 from state.shard_store import Claim, Commit, Refused, ShardStore
+from streams.applying import PolicyOf, applied_of
 from streams.changes import INPUT_OFFSET, ChangeData, ChangeWriter, RiskData
 from streams.dead_letters import dead_letter
 from streams.instants import parse_instant
 from streams.messages import (
+    ChangeMode,
     Descriptions,
     Mode,
+    NewPolicy,
     Outgoing,
     Reached,
     Standings,
@@ -69,21 +72,19 @@ class RankingShard(Shard):
         self,
         store: ShardStore,
         *arguments: Any,
-        policy: Policy,
+        policy_of: PolicyOf,
+        partitions: int,
         read_told: ToldReader,
         partition_of: Callable[[str], int],
         **settings: Any,
     ) -> None:
         super().__init__(store, *arguments, **settings)
-        self.policy = policy
-        self._policy_risk_hash = policy.risk_hash  # once: it is asked for after each batch, and takes 0.1 ms
-        self._writer = ChangeWriter(policy)
+        self._policy_of = policy_of
+        self._partitions = partitions
         self._read_told = read_told
         self._partition_of = partition_of
         self.populations: dict[str, Population] = {}
         self._untold: list[tuple[Population, str]] = []
-        self._watch = RiskWatch(self._writer.rules)
-        self._worklists = Worklists(store, policy, {}, ())
         self._is_pausing = False
         """There is no time for the worklists just now."""
         self._is_busy = False
@@ -96,6 +97,19 @@ class RankingShard(Shard):
     async def load(self, claim: Claim) -> None:
         """Read every member, and what the world was told since the store was last written."""
         state = claim.state
+        self.applied = applied_of(state)
+        """The policy that was applied last; None: none was."""
+        self._go_by(await self._policy_of(self.applied))
+        self.next_policy = applied_of(state, "next_policy")
+        """The one that account shards have begun to tell by; None: there is none. Until all have told all by it, and
+        the shard is not silent for another reason, nothing is announced."""
+        self.awaited: dict[str, int | None] = state.get("awaited", {})
+        """Each account shard that has not told all by it yet -> where in its ticks it began to; None: it has not."""
+        self.retold_from: dict[str, int] = state.get("retold_from", {})
+        """Of each source, where in its ticks it began to tell all accounts anew: what it tells with a smaller offset is
+        from a way that was lost, and will be told again."""
+        self.silent_risk_hash: str | None = state.get("silent_risk_hash")
+        """Of the risk rules that were applied silently."""
         self.clock_us: int = state.get("clock_us", 0)
         self.counts: dict[str, int] = {"applied": 0, "duplicates": 0, "dead_letters": 0} | state.get("counts", {})
         self.changes: int = state.get("changes", 0)
@@ -118,6 +132,8 @@ class RankingShard(Shard):
         """Of the time that passes: as the message that was taken last has it."""
         self.announcing: Mode | None = state.get("announcing")
         """A silence is over, and not all that differs from what was told is announced yet: in which mode it is."""
+        self.is_policy_to_blame: bool = state.get("is_policy_to_blame", False)
+        """What is announced in this way is the doing of another policy."""
         members: dict[str, list[Member]] = {}
         async for account_id, document in self.store.scan("documents"):
             member, population = decode_member(account_id, document)
@@ -131,19 +147,28 @@ class RankingShard(Shard):
         self._short_reads = 0
         self.risk_hash: str = state.get("risk_hash", self._policy_risk_hash)
         """Of the risk rules by which all accounts were looked at last. By others than this worker's, all are due."""
+        self.described: dict[str, int] = state.get("described", {})
+        """Of each source, up to which offset of its signups it has told what attributes say."""
+        await self._begin_to_watch()
+        self.due_work.set()
+        await self._learn_what_was_told(claim.told)
+        if self.announcing is not None:
+            self._look_for_untold()
+
+    def _go_by(self, policy: Policy) -> None:
+        self.policy = policy
+        self._policy_risk_hash = policy.risk_hash  # once: it is asked for after each batch, and takes 0.1 ms
+        self._writer = ChangeWriter(policy)
+
+    async def _begin_to_watch(self) -> None:
+        """Watch the risk of all members, and put them on the worklists, by the policy."""
         self._watch = RiskWatch(
             self._writer.rules,
             (member for population in self.populations.values() for member in population.members.values()),
             all_are_due=self.risk_hash != self._policy_risk_hash,
         )
-        self.described: dict[str, int] = state.get("described", {})
-        """Of each source, up to which offset of its signups it has told what attributes say."""
         fields = [field async for field, _ in self.store.scan("figures")]
         self._worklists = Worklists(self.store, self.policy, self.populations, fields)
-        self.due_work.set()
-        await self._learn_what_was_told(claim.told)
-        if self.announcing is not None:
-            self._look_for_untold()
 
     def _new_population(self, name: str, members: Iterable[Member] = ()) -> Population:
         policy = self.policy
@@ -155,11 +180,11 @@ class RankingShard(Shard):
 
     @property
     def _is_muted(self) -> bool:
-        return self._must_be_silent(self.progress[Topic.STANDINGS])
+        return self.next_policy is not None or self._must_be_silent(self.progress[Topic.STANDINGS])
 
     def _must_be_silent(self, position: int) -> bool:
-        """Whether the world was told more than this shard knows at a position of its input."""
-        return position < self.muted_until or bool(self.backfill_until)
+        """Whether the world was told more than this shard knows at a position of its input, or a source is awaited."""
+        return position < self.muted_until or bool(self.backfill_until) or bool(self.awaited)
 
     def _member_count(self) -> int:
         return sum(len(population.members) for population in self.populations.values())
@@ -169,6 +194,28 @@ class RankingShard(Shard):
         ends = self.backfill_until.get(source)
         if ends and not message.standings and all(message.progress.get(topic, 0) >= end for topic, end in ends.items()):
             del self.backfill_until[source]
+
+    def _note_new_policy(self, message: NewPolicy) -> bool:
+        """An account shard tells by another policy from now on. Returns whether that is news."""
+        source, applied = str(message.source), message.applied
+        if message.is_retold:
+            self.retold_from[source] = max(message.ticks_end, self.retold_from.get(source, 0))
+        newest = self.next_policy or self.applied
+        if newest is None or applied.number > newest.number:
+            self.next_policy = applied
+            self.awaited = dict.fromkeys(map(str, range(self._partitions)))
+            for population in self.populations.values():
+                population.muted = True
+        if applied != self.next_policy or self.awaited.get(source, 0) is not None:
+            return False
+        self.awaited[source] = message.ticks_end
+        return True
+
+    def _note_end_of_retelling(self, source: str, message: Standings) -> None:
+        """A message without standings also says that a source has told all by the policy that it goes by."""
+        begin = self.awaited.get(source)
+        if begin is not None and not message.standings and message.progress.get(Topic.TICKS, 0) >= begin:
+            del self.awaited[source]
 
     def _note_end_of_day(self, source: str, message: Standings) -> bool:
         """A message without standings also says that all is told that time brings about. Returns whether it is news."""
@@ -298,6 +345,12 @@ class RankingShard(Shard):
             "risk_hash": self.risk_hash,
             "mode": self.mode,
             "announcing": self.announcing,
+            "is_policy_to_blame": self.is_policy_to_blame,
+            "policy": self.applied and [*self.applied],
+            "next_policy": self.next_policy and [*self.next_policy],
+            "awaited": self.awaited,
+            "retold_from": self.retold_from,
+            "silent_risk_hash": self.silent_risk_hash,
             "backfill_until": self.backfill_until,
         }
 
@@ -316,6 +369,11 @@ class RankingShard(Shard):
                 name, message = (record.key or b"").decode(), decode_told(record.value)
             except ValueError as error:
                 portion.append((record, "", error))
+                continue
+            if isinstance(message, NewPolicy):
+                # what was told before it is announced before it
+                await self._take_portion(portion, record.offset)
+                portion, standings = [(record, name, message)], 0
             else:
                 portion.append((record, name, message))
                 standings += len(message.standings if isinstance(message, Standings) else message.traits)
@@ -326,13 +384,17 @@ class RankingShard(Shard):
         out: list[Outgoing] = []
         news: list[tuple[str, Standings]] = []
         described: list[tuple[str, Descriptions]] = []
-        was_silent = self.muted_until > 0 or bool(self.backfill_until)
+        was_silent = self.muted_until > 0 or bool(self.backfill_until) or self.next_policy is not None
         for record, name, message in portion:
             if isinstance(message, ValueError):
                 self.counts["dead_letters"] += 1
                 out.append(self._dead_letter(record, str(message)))
                 continue
             source = str(message.source)
+            if isinstance(message, NewPolicy):
+                self.counts["applied" if self._note_new_policy(message) else "duplicates"] += 1
+                was_silent = was_silent or self.next_policy is not None
+                continue
             if isinstance(message, Descriptions):
                 is_news = message.signups_end >= self.described.get(source, 0)
                 self.counts["applied" if is_news else "duplicates"] += 1
@@ -340,7 +402,11 @@ class RankingShard(Shard):
                     self.described[source] = message.signups_end
                     described.append((name, message))
                 continue
+            if message.progress.get(Topic.TICKS, 0) < self.retold_from.get(source, 0):
+                self.counts["duplicates"] += 1
+                continue
             self._note_end_of_backfill(source, message)
+            self._note_end_of_retelling(source, message)
             reached = Reached(message.progress, message.cursor)
             ends_day = self._note_end_of_day(source, message)
             if reached.is_ahead_of(self.sources.get(source)):
@@ -374,12 +440,30 @@ class RankingShard(Shard):
             self.muted_until = 0
             modes = [message.mode for _, _, message in portion if isinstance(message, Standings)]
             self.announcing = modes[-1] if modes else "live"
-            for population in self.populations.values():
-                different = [*population.unmute(), *self._levels_from_told(population)]
-                _write(population, different, commit)
-                self._worklists.touch(population, different)
+            different = await self._adopt() if self.next_policy is not None else self._unmute()
+            for population, members in different.items():
+                members += self._levels_from_told(population)
+                _write(population, members, commit)
+                self._worklists.touch(population, members)
             self._look_for_untold()
         await self._carry_out(commit, out)
+
+    def _unmute(self) -> dict[Population, list[Member]]:
+        return {population: population.unmute() for population in self.populations.values()}
+
+    async def _adopt(self) -> dict[Population, list[Member]]:
+        """Go by the next policy from now on, and announce again. Returns who is different now."""
+        self.applied, self.next_policy = self.next_policy, None
+        policy = await self._policy_of(self.applied)
+        self._go_by(policy)
+        self.is_policy_to_blame = True
+        if self.applied is not None and self.applied.is_silent:
+            self.silent_risk_hash = self._policy_risk_hash
+        await self._begin_to_watch()
+        return {
+            population: population.adopt(basis=Basis(policy.basis), boundaries=policy.boundaries, band=policy.band_bp)
+            for population in self.populations.values()
+        }
 
     def _commit_to(self, end: int) -> Commit:
         """A commit up to this position that also holds what was learnt from the log: before anything is published, and
@@ -498,6 +582,9 @@ class RankingShard(Shard):
     # -- work that no record brings ----------------------------------------------------------------------------------
 
     def _look_for_untold(self) -> None:
+        if self.is_policy_to_blame:
+            for population in self.populations.values():
+                population.blame_policy()
         self._untold = [
             (population, account_id)
             for population in self.populations.values()
@@ -524,12 +611,12 @@ class RankingShard(Shard):
             out += await self._records(population, changes, self.announcing, position)
             self._note_evidence(population, (), changes)
             looked_at = [population.members[account_id] for account_id in account_ids]
-            recovered = dict.fromkeys(account_ids, Trigger.RECOVERED)
-            risk_changes = self._look(population, looked_at, noted=recovered)
+            trigger = Trigger.POLICY_CHANGED if self.is_policy_to_blame else Trigger.RECOVERED
+            risk_changes = self._look(population, looked_at, noted=dict.fromkeys(account_ids, trigger))
             out += await self._records(population, risk_changes, self.announcing, position)
             _write(population, looked_at, commit)
         if not self._untold:
-            self.announcing = None
+            self.announcing, self.is_policy_to_blame = None, False
         await self._carry_out(commit, out)
         return True
 
@@ -566,7 +653,21 @@ class RankingShard(Shard):
         needs = {}
         if self.policy.needs and changes:
             needs = await self._worklists.needs(population, [change.account_id for change in changes])
-        return self._writer.records(changes, mode, input_offset=end, recorded_at_us=self.wall_clock(), needs=needs)
+        records = []
+        for is_silent, group in groupby(changes, key=self._is_silent):
+            its_mode: ChangeMode = "silent" if is_silent else mode
+            records += self._writer.records(
+                group, its_mode, input_offset=end, recorded_at_us=self.wall_clock(), needs=needs
+            )
+        return records
+
+    def _is_silent(self, change: Change | RiskChange) -> bool:
+        """Whether nobody is to act upon it: it was made by a policy that was applied silently."""
+        if self.applied is None or not self.applied.is_silent:
+            return False
+        if isinstance(change, Change):
+            return change.cause.kind is CauseKind.POLICY_CHANGED
+        return change.trigger is Trigger.POLICY_CHANGED and self._policy_risk_hash == self.silent_risk_hash
 
     def _dead_letter(self, record: Record, message: str) -> Outgoing:
         return dead_letter(
@@ -582,7 +683,7 @@ class RankingShard(Shard):
         )
 
 
-_Taken = tuple[Record, str, Standings | Descriptions | ValueError]
+_Taken = tuple[Record, str, Standings | Descriptions | NewPolicy | ValueError]
 """A record, and the population and what is told in it, or what is wrong with it."""
 
 

@@ -17,9 +17,11 @@ from segmentation.population import Member, Population
 from segmentation.risk import Risk
 from segmentation.segments import Segment, Stage
 from state.documents import encode_member
+from state.founding import AppliedPolicy
 from state.keys import StageName
 from state.shard_store import Commit, ShardStore
 from streams.accounts import AccountShard
+from streams.applying import PolicyOf
 from streams.changes import ChangeWriter
 from streams.dead_letters import dead_letter
 from streams.messages import Outgoing, Standings, Tick, encode_outgoing, encode_standings, encode_tick
@@ -54,6 +56,15 @@ class Reading:
         return dict.fromkeys(offsets, 0)
 
 
+def always(policy: Policy) -> PolicyOf:
+    """Nothing was applied, and nothing will be."""
+
+    async def policy_of(_: AppliedPolicy | None) -> Policy:
+        return policy
+
+    return policy_of
+
+
 class Scene:
     """One account shard that exists, and a way to it."""
 
@@ -64,7 +75,7 @@ class Scene:
             self.store(),
             SimulatedPublisher(SimulatedLog(1, Random(0)), Random(0)),
             Reading(),
-            policy=Policy.default(),
+            policy_of=always(Policy.default()),
             partitions=1,
             cache_accounts=1,
             due_chunk_accounts=1,
@@ -200,7 +211,8 @@ def _ranking(
         ShardStore(cast(Redis, redis), "test", StageName.RANKING, 0),
         publisher,
         Reading(),
-        policy=policy or Policy.default(),
+        policy_of=always(policy or Policy.default()),
+        partitions=1,
         read_told=read_told,
         partition_of=lambda key: 0,
         wall_clock=lambda: 0,
