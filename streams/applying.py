@@ -67,6 +67,14 @@ def applied_of(state: Mapping[str, Any], name: str = "policy") -> AppliedPolicy 
     return AppliedPolicy(*found) if found else None
 
 
+def in_force(founding: Founding, policy: Policy) -> Policy:
+    """A reader's own policy with the rules that the installation goes by: no file of a reader decides on segments.
+
+    Raises ValueError for rules that this version of the program does not know.
+    """
+    return Policy.of(founding.policy, policy.canonical_rest())
+
+
 def behind(founding: Founding, now: ShardsNow) -> list[int]:
     """The account shards that do not go by the policy that was applied last."""
     return [number for number, shard in enumerate(now.accounts) if applied_of(shard.state) != founding.applied]

@@ -22,6 +22,7 @@ from state.founding import read_founding
 from state.keys import StageName
 from state.shard_store import ShardStore
 from streams.accounts import POPULATION
+from streams.applying import in_force
 from streams.changes import (
     ChangeData,
     CutoffsData,
@@ -134,6 +135,7 @@ async def explain(settings: Settings, policy: Policy, redis: Redis, reader: LogR
     founding = await read_founding(redis, settings.redis_prefix)
     if founding is None:
         raise UnknownAccount(f"the store holds no installation under {settings.redis_prefix!r}")
+    policy = in_force(founding, policy)
     partition = partition_of(account_id.encode(), founding.partitions)
     store = ShardStore(redis, settings.redis_prefix, StageName.ACCOUNTS, partition)
     account, clock_us = await _account(store, account_id)
