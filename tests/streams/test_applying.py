@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from segmentation.policy import Policy
 from state.founding import read_founding
-from streams.applying import CannotApply, apply_policy
+from streams.applying import CannotApply
 from streams.embedded import Embedded
+from streams.explain import explain
 from streams.messages import PolicySwitch, encode_switch
 from streams.oracle import CannotVerify, verify
 from streams.topics import Topic
@@ -19,17 +19,6 @@ from tests.streams.test_cli_worker import worker
 
 TEN_FORTY = PURE.with_changes(version="ten-forty", tiers={"key": 10, "enterprise": 40, "commercial": 50})
 AMOUNTS_MINOR = {"a": 500_00, "b": 400_00, "c": 300_00, "d": 200_00, "e": 100_00}
-
-
-async def apply(installation: Installation, policy: Policy, *, is_silent: bool = False) -> None:
-    """As the command does; from then on workers are started with it."""
-
-    async def write(number: int, value: bytes) -> None:
-        await installation.send(Sent(Topic.TICKS, None, value, number))
-
-    arguments = installation.redis, installation.settings.redis_prefix, installation.reader, write
-    await apply_policy(*arguments, policy, is_silent=is_silent)
-    installation.policy = policy
 
 
 async def with_five_accounts(installation: Installation) -> None:
@@ -48,7 +37,7 @@ async def test_other_shares_move_accounts_and_say_so(embedded: Embedded) -> None
         await with_five_accounts(installation)
         segments = ["key", "enterprise", "enterprise", "commercial", "commercial"]
         assert await installation.segments() == dict(zip("abcde", segments, strict=True))
-        await apply(installation, TEN_FORTY)
+        await installation.apply(TEN_FORTY)
         changes = await check(installation)
         told = {name: of_account[-1] for name, of_account in changes.items()}
         assert [name for name in told if told[name].cause == "policy_changed"] == ["c"]
@@ -58,6 +47,9 @@ async def test_other_shares_move_accounts_and_say_so(embedded: Embedded) -> None
         changes = await check(installation)
         assert (changes["e"][-1].current, changes["e"][-1].cause) == ("key", "purchase")
         assert changes["e"][-1].data["policy_version"] == "ten-forty"
+        stale = PURE.with_changes(basis="accounts")
+        found = await explain(installation.settings, stale, installation.redis, installation.reader, "c")
+        assert (found.basis, found.segment) == ("revenue", "commercial")
         report = await verify(installation.settings, TEN_FORTY, installation.redis, installation.reader)
         assert report.mismatches == []
         with pytest.raises(CannotVerify, match=r"tiers\.key"):
@@ -70,7 +62,7 @@ async def test_a_shorter_window_and_other_new_starts_work_every_account_out_anew
     async with Installation(embedded) as installation:
         async with installation.worker():
             await with_five_accounts(installation)
-            await apply(installation, policy, is_silent=True)
+            await installation.apply(policy, is_silent=True)
             changes = await check(installation)
             members = await installation.members()
             assert {name: member.revenue_minor for name, member in members.items()} == {
@@ -93,7 +85,7 @@ async def test_a_worker_goes_on_by_what_was_applied_whatever_its_file_says(embed
         async with installation.worker():
             await with_five_accounts(installation)
         strategy = {"key": {"next_step": "Call tomorrow"}}
-        await apply(installation, TEN_FORTY.with_changes(segments=strategy))
+        await installation.apply(TEN_FORTY.with_changes(segments=strategy))
         running = installation.start(policy=PURE)
         with pytest.raises(CannotStart, match=r"tiers\.key: 10 -> 30"):
             await installation.stop(running)
@@ -108,7 +100,7 @@ async def test_what_cannot_be_applied_changes_nothing(embedded: Embedded) -> Non
     async with Installation(embedded) as installation, installation.worker():
         with pytest.raises(CannotApply, match="no time yet"):
             await installation.rest()
-            await apply(installation, TEN_FORTY)
+            await installation.apply(TEN_FORTY)
         await with_five_accounts(installation)
         for changes, why in (
             ({}, "by these rules already"),
@@ -117,11 +109,11 @@ async def test_what_cannot_be_applied_changes_nothing(embedded: Embedded) -> Non
             ({"future_days": 1}, "future_days: 366 -> 1: this is decided when a record arrives"),
         ):
             with pytest.raises(CannotApply) as refused:
-                await apply(installation, PURE.with_changes(**changes))
+                await installation.apply(PURE.with_changes(**changes))
             assert why in str(refused.value)
         founding = await read_founding(installation.redis, installation.settings.redis_prefix)
         assert founding is not None and founding.number == 0
-        await apply(installation, TEN_FORTY)
+        await installation.apply(TEN_FORTY)
         await check(installation)
         known = await read_founding(installation.redis, installation.settings.redis_prefix)
         assert known is not None and known.applied is not None
