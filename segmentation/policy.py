@@ -609,12 +609,10 @@ class Policy(BaseModel):
 
         Raises ValueError where this version of the program would refuse it.
         """
-        document = {**json.loads(rest), **json.loads(canonical)}
+        others = json.loads(rest)
         # canonical forms have the keys in order of their names, and the smallest band comes first
-        document["bands"] = {
-            name: dict(sorted(bands.items(), key=itemgetter(1))) for name, bands in document["bands"].items()
-        }
-        return cls.model_validate(document)
+        bands = {name: dict(sorted(numbers.items(), key=itemgetter(1))) for name, numbers in others["bands"].items()}
+        return cls.model_validate({**others, "bands": bands, **json.loads(canonical)})
 
     @property
     def boundaries(self) -> tuple[int, int]:

@@ -45,6 +45,8 @@ class Founding(NamedTuple):
     """The policy that was applied last; None: the installation goes by the one that it was founded with."""
     first_policy: str = ""
     """The canonical policy that it was founded with, where another one was applied since."""
+    rests_before: Mapping[int, str] = MappingProxyType({})
+    """Number of a policy that was applied -> `rest` until then: for the shards that do not go by it yet."""
 
     @property
     def number(self) -> int:
@@ -125,13 +127,15 @@ async def note_rest(redis: Redis, prefix: str, rest: str, risk_hash: str, classi
     await redis.hset(founding_key(prefix), mapping=fields)  # type: ignore[arg-type]
 
 
-async def note_applied(redis: Redis, prefix: str, applied: AppliedPolicy) -> Founding | None:
+async def note_applied(
+    redis: Redis, prefix: str, applied: AppliedPolicy, rest_before: str | None = None
+) -> Founding | None:
     """Say that a policy is applied, unless another one has its number: of two at once one is first.
 
-    Returns the document that is there now; None where there is none.
+    rest_before: `Founding.rest` until then. Returns the document that is there now; None where there is none.
     """
     async with redis.pipeline(transaction=True) as pipeline:
-        pipeline.hsetnx(founding_key(prefix), f"{_APPLIED}{applied.number}", orjson.dumps([*applied]))
+        pipeline.hsetnx(founding_key(prefix), f"{_APPLIED}{applied.number}", orjson.dumps([*applied, rest_before]))
         pipeline.hgetall(founding_key(prefix))
         _, found = await pipeline.execute()
     return _founding(found) if b"schema_version" in found else None
@@ -143,10 +147,8 @@ _APPLIED = "applied:"
 
 def _founding(found: Mapping[Any, Any]) -> Founding:
     text = {field.decode(): value.decode() for field, value in found.items()}
-    applied = max(
-        (AppliedPolicy(*orjson.loads(value)) for field, value in text.items() if field.startswith(_APPLIED)),
-        default=None,
-    )
+    noted = [orjson.loads(value) for field, value in text.items() if field.startswith(_APPLIED)]
+    applied = max((AppliedPolicy(*policy) for *policy, _ in noted), default=None)
     return Founding(
         int(text["schema_version"]),
         applied.policy if applied else text["policy"],
@@ -157,4 +159,5 @@ def _founding(found: Mapping[Any, Any]) -> Founding:
         text.get("classification_hash"),
         applied,
         text["policy"] if applied else "",
+        {number: rest for number, *_, rest in noted if rest is not None},
     )

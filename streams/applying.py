@@ -57,7 +57,12 @@ class Policies:
             known = await note_applied(self._redis, self._prefix, applied)  # the store went back, and the log did not
         if known is None:
             raise NoSuchShard(f"what the installation {self._prefix!r} was founded with is gone")
-        rest = self._rest if known.number == self._number or known.rest is None else known.rest
+        number = applied.number if applied else 0
+        if number < known.number:
+            rest = known.rests_before.get(number + 1, known.rest)  # it is on its way, and takes both at once
+        else:
+            rest = self._rest if known.number == self._number else known.rest
+        rest = rest if rest is not None else self._rest
         return Policy.of(applied.policy if applied else known.first_policy or known.policy, rest)
 
 
@@ -102,7 +107,7 @@ async def apply_policy(
         applied = founding.applied
     else:
         applied = _new_application(founding, now, asked, is_silent=is_silent)
-        noted = await note_applied(redis, prefix, applied)
+        noted = await note_applied(redis, prefix, applied, founding.rest)
         if noted is None or noted.applied != applied:
             raise CannotApply("another policy was applied at the same moment: look at it, then try again")
     await note_rest(redis, prefix, asked.canonical_rest(), asked.risk_hash, asked.classification_hash)

@@ -92,13 +92,18 @@ def decode_tick(value: bytes | None) -> Tick:
     return Tick(at_us, message.mode, message.ends)
 
 
+def _require_rules(canonical: str) -> Policy:
+    """Raises ValueError for rules that no shard could go by."""
+    return Policy.of(canonical, Policy.default().canonical_rest())
+
+
 def _decode_switch(value: bytes) -> PolicySwitch:
     try:
         message = _SwitchMessage.model_validate_json(value)
-        policy = Policy.of(json.dumps(message.policy), Policy.default().canonical_rest())
+        policy = _require_rules(json.dumps(message.policy))
     except ValidationError as error:
         wrong = error.errors(include_input=False, include_url=False)[0]
-        raise ValueError(f"not a policy to apply: {wrong['loc']}: {wrong['msg']}") from None
+        raise ValueError(f"not a policy to apply: {wrong['loc']!s:.200}: {wrong['msg']:.100}") from None
     applied = AppliedPolicy(message.number, policy.canonical(), policy.hash, message.silent)
     return PolicySwitch(applied, message.ends)
 
@@ -231,12 +236,13 @@ def decode_told(value: bytes | None) -> Standings | Descriptions | NewPolicy:
             return Descriptions(source, signups_end, [(name, Traits._make(traits)) for name, traits in described])
         if form == _POLICY_FORMAT:
             source, ticks_end, is_retold, applied = _validate_new_policy(tuple(rest))
+            _require_rules(applied[1])
             return NewPolicy(source, ticks_end, is_retold, AppliedPolicy(*applied))
         forms = f"{_STANDINGS_FORMAT}, {_DESCRIPTIONS_FORMAT} and {_POLICY_FORMAT}"
         raise ValueError(f"format {form!r:.20}, this program reads {forms}")
     except ValidationError as error:
         wrong = error.errors(include_input=False, include_url=False)[0]
-        raise ValueError(f"not a message of standings: {wrong['loc']}: {wrong['msg']}") from None
+        raise ValueError(f"not a message of standings: {wrong['loc']!s:.200}: {wrong['msg']:.100}") from None
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise ValueError(f"not a message of standings: {error}") from None
 

@@ -63,7 +63,9 @@ class Operator:
         if world.chance.random() < 0.3:
             fields["tiers"] = world.chance.choice(_TIERS)
         version = f"{self._count}{SILENT if is_silent else ''}"
-        return world.policy.with_changes(version=version, **fields), is_silent
+        policy = world.policy.with_changes(version=version, **fields)
+        world.files[policy.hash] = policy
+        return policy, is_silent
 
     async def _apply_until_done(self, policy: Policy, is_silent: bool) -> None:
         world = self._world
@@ -107,5 +109,5 @@ class Operator:
         redis = cast(Redis, self._world.redis)
         known = await read_founding(redis, PREFIX)
         if known is not None and behind(known, await look(redis, PREFIX, known.partitions)):
-            policy = Policy.of(known.policy, known.rest or self._world.policy.canonical_rest())
+            policy = self._world.files[known.policy_hash]
             await self._apply(policy, is_silent=known.applied is not None and known.applied.is_silent)

@@ -217,8 +217,7 @@ class Schedule:
                 return None
         await asyncio.sleep(1.0)  # the markers of the last transactions
         snapshot = await read_snapshot(redis, _SETTINGS)
-        known = snapshot.founding
-        self.policy = Policy.of(known.policy, known.rest or self.world.policy.canonical_rest())
+        self.policy = self.world.files[snapshot.founding.policy_hash]
         return snapshot
 
     def check(self) -> list[str]:

@@ -83,6 +83,8 @@ class World:
         """Called when a worker has ended by an error."""
         self.policy = settings.policy
         """Of the file that a worker is started with."""
+        self.files = {self.policy.hash: self.policy}
+        """All files there are, by the hash of their rules: one of them is at hand where another one is refused."""
         self.group = Group(self)
         self.workers: list[Worker] = []
         """Those that run."""
@@ -246,11 +248,12 @@ class Worker:
                         redis, PREFIX, policy.canonical(), policy.hash, world.settings.partitions, beginnings
                     )
                 if known.policy_hash == policy.hash:
+                    rest = policy.canonical_rest()
+                    if known.rest != rest:
+                        await founding.note_rest(redis, PREFIX, rest, policy.risk_hash, policy.classification_hash)
                     self._policies = Policies(redis, PREFIX, policy, known.number)
                     return
-                world.policy = Policy.of(
-                    known.policy, known.rest or policy.canonical_rest()
-                )  # it is refused, and says so
+                world.policy = world.files[known.policy_hash]  # it is refused, and says so
             except (KafkaError, RedisError, OSError):
                 await asyncio.sleep(START_AGAIN_SECONDS)  # it ends, and whoever runs it starts it again
 
