@@ -47,7 +47,8 @@ POPULATION = "all"
 DESCRIBED_AT_ONCE = 250
 """Accounts of which one message says what their attributes say: at most 3 KB each, and a broker takes 1 MB."""
 DESCRIBE_PAUSE_SECONDS = 0.05
-"""After each of these where all accounts are told of: purchases wait behind them in the ranking stage."""
+"""After each of these, and each chunk of accounts that are worked out by another policy: purchases wait behind them in
+the ranking stage."""
 
 PACE_SECONDS = 0.01
 PACE_SECONDS_MAX = 1.0
@@ -145,7 +146,7 @@ class AccountShard(Shard):
         """By which rules it was told so of all accounts. Where they are others now, it is told again of each."""
         self._to_describe: AsyncIterator[tuple[str, bytes]] | None = None
         """The profiles of which that is still to be done; None: it has not begun."""
-        self._has_described = False
+        self._is_to_pause = False
         self._young, self._old = {}, {}
         self._held.clear()
         self._told_of: list[tuple[int, str]] = []
@@ -567,7 +568,7 @@ class AccountShard(Shard):
             self._to_work_out = None
         before = self.not_anew
         if account_ids:
-            self._has_described = True
+            self._is_to_pause = True
             await self._bring_to_day(account_ids)
         if self.not_anew < before:
             self._looks_in_vain = 0
@@ -592,7 +593,7 @@ class AccountShard(Shard):
         # as they are now: the scan is ahead of it by what it read at once, and signups may have come since
         documents = await self.store.load("profiles", account_ids)
         profiles = {name: decode_profile(document) for name, document in zip(account_ids, documents, strict=True)}
-        self._has_described = True
+        self._is_to_pause = True
         commit = Commit(self.progress, {})
         out: list[Outgoing] = []
         self._describe(profiles, commit, out)
@@ -602,8 +603,8 @@ class AccountShard(Shard):
     async def pace(self) -> None:
         """No more than two chunks of due work on their way to the ranking stage: a purchase waits behind them there."""
         await super().pace()
-        if self._has_described:
-            self._has_described = False
+        if self._is_to_pause:
+            self._is_to_pause = False
             await asyncio.sleep(DESCRIBE_PAUSE_SECONDS)
         until = asyncio.get_running_loop().time() + PACE_SECONDS_MAX
         while len(self._told_of) == 2 and not await self._is_taken(self._told_of[0]):
