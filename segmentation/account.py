@@ -39,6 +39,8 @@ class Reason(StrEnum):
     """No longer a new start."""
     BACKFILL = "backfill"
     """The first tick of a shard: all that happened before it counts at once."""
+    POLICY_CHANGED = "policy_changed"
+    """The account goes by another policy from now on."""
 
 
 EVIDENCE_TOLD = ("cancel_request", "support_ticket", "refund")
@@ -52,8 +54,8 @@ class Standing(NamedTuple):
     stage: str
     revenue_minor: int
     version: int
-    """1, and 1 more for each record of purchases that this rests on. Those have one order, so with the day it says
-    exactly what is known: a standing that is newer in neither is no news."""
+    """1, and 1 more for each record of purchases that this rests on, and for each policy. Those have one order each, so
+    with the day it says exactly what is known: a standing that is newer in neither is no news."""
     day: int
     """The day of the account's clock."""
     reason: str
@@ -118,6 +120,7 @@ class Account:
         "evidence_days",
         "first_purchase_day",
         "history",
+        "policy_parity",
         "population",
         "profile",
         "purchase_days",
@@ -140,6 +143,7 @@ class Account:
         evidence_days: tuple[int, int, int] = (0, 0, 0),
         engaged_days: EngagedDays | None = None,
         engagement_fell: bool = False,
+        policy_parity: int = 0,
         history: Ledger | None = None,
         population: str = "",
         transfers: int = 0,
@@ -158,7 +162,8 @@ class Account:
         self.due_day = due_day
         """The first day on which time alone may change the standing, or what is stored; NEVER if none."""
         self.version = version
-        """0: new; else 1, and 1 more for each record of purchases taken so far, duplicates included."""
+        """0: new; else 1, 1 more for each record of purchases taken so far, duplicates included, and 1 more for each
+        policy by which accounts were worked out anew, those before its time included."""
         self.announced = announced
         """Whether a standing was ever emitted. Until then the account is due at the first tick."""
         self.purchase_days = purchase_days if purchase_days is not None else PurchaseDays()
@@ -169,6 +174,9 @@ class Account:
         """Of engagements that are no evidence themselves; those dated ahead included."""
         self.engagement_fell = engagement_fell
         """As of `day`: `Engaged.has_fallen`."""
+        self.policy_parity = policy_parity
+        """Of the number of these policies: 0 or 1. A shard takes the next policy when all accounts go by the last one,
+        so this tells whether an account does."""
         self.history = history if history is not None else Ledger()
         """Purchases, refunds and signups by the day they count for; a signup has the value 0."""
         self.engagements: Ledger | None = None
@@ -182,30 +190,42 @@ class Account:
             return Stage.NEW_START
         return Stage.ESTABLISHED
 
-    def blocks_needed(self, day: int, policy: Policy, entry_ids: list[bytes]) -> list[int]:
-        """Closed blocks of the history to load before it is advanced to the day and takes events with these ids."""
+    def blocks_needed(
+        self, day: int, policy: Policy, entry_ids: list[bytes], *, is_policy_new: bool = False
+    ) -> list[int]:
+        """Closed blocks of the history to load before it is advanced to the day and takes events with these ids.
+
+        is_policy_new: the account does not go by this policy yet.
+        """
         if not self.history.index:
             return []
         needed = {number for entry_id in entry_ids for number in self.history.blocks_for_id(entry_id)}
-        if day >= self.due_day:
+        if is_policy_new or day >= self.due_day:
             needed.update(self.history.blocks_for_advance(self.day, day, policy.window_days))
         return sorted(needed)
 
-    def advance(self, day: int, policy: Policy) -> Reason | None:
+    def advance(self, day: int, policy: Policy, *, old_window_days: int | None = None) -> Reason | None:
         """Bring the account to a day; a day before its own changes nothing.
+
+        old_window_days: of another policy, by which the account went until now; `application.refusals` has none.
 
         Returns why the standing may be another than on any of the days since, None where it is the same on each. What
         leaves the window and what enters it may cancel each other out, and yet the account may have told one without
         the other, before the store went back in time. O(1) unless the account is due.
         """
-        if day <= self.day:
+        if old_window_days is not None:
+            self.policy_parity ^= 1
+            self.version += 1
+            if day == NO_DAY:
+                return None  # nothing was worked out yet
+        elif day <= self.day:
             return None
-        if day < self.due_day:
+        elif day < self.due_day:
             self.day = day
             return None
         stage, revenue, from_day = self.stage(policy.new_start_days), self.revenue_minor, self.day
         window_days = policy.window_days
-        change, ledger_due = self.history.advance(from_day, day, window_days) if self.history else (0, None)
+        change, ledger_due = self.history.advance(from_day, day, window_days, old_window_days)
         self.revenue_minor += change
         self.day = day
         graduation = self.first_purchase_day + policy.new_start_days
@@ -218,6 +238,8 @@ class Account:
             graduation if self.first_purchase_day < NEVER else None,
         ]
         self.due_day = min(NEVER, *(due for due in due_days if due is not None and due > day), NEVER)
+        if old_window_days is not None:
+            return Reason.POLICY_CHANGED
         new_stage = self.stage(policy.new_start_days)
         if new_stage != stage:
             return Reason.GRADUATED if stage is Stage.NEW_START else Reason.REVENUE_DUE

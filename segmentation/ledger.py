@@ -132,14 +132,18 @@ class Ledger:
             if block.first_day <= new_day - window_days or block.last_day > old_day:
                 yield block
 
-    def advance(self, old_day: int, new_day: int, window_days: int) -> tuple[int, int | None]:
+    def advance(
+        self, old_day: int, new_day: int, window_days: int, old_window_days: int | None = None
+    ) -> tuple[int, int | None]:
         """Move the window (day - window_days, day] from old_day to new_day and forget the entries that are before it.
+
+        old_window_days: how long it was until now, where it is shorter from now on.
 
         Returns by how much the sum of the values in the window changes, and the next day on which it can change again
         or a closed block can be dropped (None: never). O(entries in the open block and in those that
         `blocks_for_advance` names).
         """
-        old_horizon, horizon = old_day - window_days, new_day - window_days
+        old_horizon, horizon = old_day - (old_window_days or window_days), new_day - window_days
         moving = {block.number for block in self._moving(old_day, new_day, window_days)}
         change = 0
         due_days = [

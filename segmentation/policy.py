@@ -15,6 +15,7 @@ from difflib import get_close_matches
 from importlib.resources import files
 from itertools import pairwise
 from math import isfinite
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
@@ -604,6 +605,18 @@ class Policy(BaseModel):
         """The policy that holds where nobody wrote one."""
         name = "default_policy.toml"
         return parse_policy(files("segmentation").joinpath(name).read_text(encoding="utf-8"), name)
+
+    @classmethod
+    def of(cls, canonical: str, rest: str) -> "Policy":
+        """The policy with these rules (`canonical`) and with all else as another one's `canonical_rest` has it.
+
+        Raises ValueError where this version of the program would refuse it.
+        """
+        others = json.loads(rest)
+        # canonical forms have the keys in order of their names, and the smallest band comes first
+        bands = {name: dict(sorted(numbers.items(), key=itemgetter(1))) for name, numbers in others["bands"].items()}
+        rules = json.loads(canonical)
+        return cls.model_validate({**others, **rules, "bands": bands | rules.get("bands", {})})
 
     @property
     def boundaries(self) -> tuple[int, int]:

@@ -41,6 +41,8 @@ class CauseKind(StrEnum):
     """All that happened before the first tick."""
     RECOVERED = "recovered"
     """Found to differ from what was last told, after the store had lost its newest writes."""
+    POLICY_CHANGED = "policy_changed"
+    """Another policy was applied. What happened while the accounts were taken over to it is in it, too."""
 
 
 class Direction(StrEnum):
@@ -195,6 +197,8 @@ class Population:
         self.tiers = self._new_tiers()
         self.muted = False
         """While it is, standings are taken but nothing is announced; see `unmute`."""
+        self.displaced_by_policy: set[str] = set()
+        """Accounts that another policy has put elsewhere than the world was told, until it is: see `blame_policy`."""
 
     def apply(
         self, standings: Iterable[Standing], clock_us: int, leaving: Collection[str] = ()
@@ -253,6 +257,10 @@ class Population:
                 own_change_minor = member.revenue_minor - revenue_before_minor
                 kind = _kind(member, own_move, standing.reason, stage_before)
                 own = standing if kind is not CauseKind.BOUNDARY_MOVED else None
+            if account_id in self.displaced_by_policy:
+                self.displaced_by_policy.discard(account_id)
+                if not member.told_in:
+                    kind, own = CauseKind.POLICY_CHANGED, None
             cause = ChangeCause(
                 kind,
                 own.event_id if own else None,
@@ -292,6 +300,7 @@ class Population:
         for account_id in leaving:
             moves.pop(account_id, None)
             del self.members[account_id]
+            self.displaced_by_policy.discard(account_id)
         return moves
 
     def expects(self, hand_over: HandOver) -> bool:
@@ -351,6 +360,20 @@ class Population:
         every account goes on from the tier that was told of it, and moves only where the band does not allow that one.
         What then differs from what was told, `untold` names and `announce` announces.
         """
+        return self._go_on_from_told(())
+
+    def adopt(self, *, basis: Basis, boundaries: tuple[int, ...], band: int) -> list[Member]:
+        """As `unmute`, but by other rules from now on. O(n log n).
+
+        Who is ranked, and was told to be outside of the ranking, enters it: with the tier that its position says.
+        """
+        self._basis, self._boundaries, self._band = basis, boundaries, band
+        entering = [m for m in self.members.values() if m.tier is not None and (m.segment not in TIERS or m.told_in)]
+        for member in entering:
+            member.tier = None
+        return self._go_on_from_told(entering)
+
+    def _go_on_from_told(self, entering: Iterable[Member]) -> list[Member]:
         self.muted = False
         changed = []
         for member in self.members.values():
@@ -360,11 +383,17 @@ class Population:
                 member.tier = TIERS.index(member.segment)
                 changed.append(member)
         self.tiers = self._new_tiers()
-        for move in self.tiers.apply(()):
+        for move in self.tiers.apply((member.account_id, member.revenue_minor) for member in entering):
             member = self.members[move.account]
             member.tier = move.current
             changed.append(member)
         return changed
+
+    def blame_policy(self) -> None:
+        """What differs now from what was told is the doing of the policy that was adopted last. O(n)."""
+        self.displaced_by_policy = {
+            member.account_id for member in self.members.values() if member.segment is not None and not member.is_told
+        }
 
     def untold(self) -> list[str]:
         """Every account that has another segment or risk than the world was told, in order. O(n log n)."""
@@ -372,16 +401,24 @@ class Population:
             [member.account_id for member in self.members.values() if not member.is_told or member.is_risk_untold]
         )
 
-    def announce(self, account_ids: Iterable[str], clock_us: int) -> tuple[list[Change], list[Member]]:
+    def announce(self, account_ids: Collection[str], clock_us: int) -> tuple[list[Change], list[Member]]:
         """Of these accounts, the changes from what was told to what is, and the members concerned. O(k log n)."""
         members = [self.members[account_id] for account_id in account_ids]
         differing = [member for member in members if not member.is_told]
         cutoffs = self.tiers.cutoffs()
         changes = [
-            self._change(member, member.current_segment, _cause_of_untold(member), clock_us, cutoffs)
+            self._change(member, member.current_segment, self._cause_untold(member), clock_us, cutoffs)
             for member in differing
         ]
+        self.displaced_by_policy.difference_update(account_ids)
         return changes, differing
+
+    def _cause_untold(self, member: Member) -> ChangeCause:
+        if member.segment is None:
+            return _NEVER_TOLD
+        if member.told_in:
+            return _TOLD_ELSEWHERE
+        return _BY_POLICY if member.account_id in self.displaced_by_policy else _TOLD_OTHERWISE
 
     def _new_tiers(self) -> Tiers:
         return Tiers(
@@ -500,6 +537,7 @@ _OWN: dict[str, CauseKind] = {
     Reason.REVENUE_DUE: CauseKind.REVENUE_DUE,
     Reason.GRADUATED: CauseKind.GRADUATED,
     Reason.BACKFILL: CauseKind.BACKFILL,
+    Reason.POLICY_CHANGED: CauseKind.POLICY_CHANGED,
 }
 _FIRST: dict[str, CauseKind] = {
     Reason.SIGNUP: CauseKind.FIRST_SIGNUP,
@@ -509,15 +547,10 @@ _FIRST: dict[str, CauseKind] = {
 }
 
 
-def _cause_of_untold(member: Member) -> ChangeCause:
-    if member.segment is None:
-        return _NEVER_TOLD
-    return _TOLD_ELSEWHERE if member.told_in else _TOLD_OTHERWISE
-
-
 _NEVER_TOLD = ChangeCause(CauseKind.BACKFILL, None, 0, None)
 _TOLD_ELSEWHERE = ChangeCause(CauseKind.POPULATION_CHANGED, None, 0, None)
 _TOLD_OTHERWISE = ChangeCause(CauseKind.RECOVERED, None, 0, None)
+_BY_POLICY = ChangeCause(CauseKind.POLICY_CHANGED, None, 0, None)
 
 
 @cache

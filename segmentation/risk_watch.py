@@ -22,8 +22,10 @@ class RiskWatch:
         for member in members:
             risk = member.risk
             # not by _queue: a restart waits for it
-            if risk is not None and (day := 0 if all_are_due else risk.due_day) < NEVER:
-                risk.queued_day = day
+            if risk is None:
+                continue
+            day = risk.queued_day = 0 if all_are_due else risk.due_day  # an earlier watch may have had it
+            if day < NEVER:
                 if day in self._days:
                     self._days[day].append(member)
                 else:

@@ -26,12 +26,13 @@ days, and how many bytes of them follow; the same of the days with engagement; h
 follow, and the number of transfers. Then the open block of the history."""
 _ANNOUNCED = 1
 _ENGAGEMENT_FELL = 2
+_POLICY_IS_ODD = 4
 
 _MEMBER = Struct("<BBBHIQqQqI HHHHHBBBIQHHHH")
 """Stage, tier, segment, day, sequence, version, effective at, the lower and the upper half of the revenue, transfer.
-Then the risk: how many days had a purchase, how many of them in the window, the first and the last of them, due day, whether
-engagement fell, level, level told, sequence, effective at, the days of evidence. Then the population's name, and
-if there is one, that of the population that was told. In one piece, as a claim reads a million of them."""
+Then the risk: how many days had a purchase, how many of them in the window, the first and the last of them, due day,
+whether engagement fell, level, level told, sequence, effective at, the days of evidence. Then the population's name,
+and if there is one, that of the population that was told. In one piece, as a claim reads a million of them."""
 _BETWEEN_NAMES = "\0"
 _NAME_AT = _MEMBER.size
 _unpack_member = _MEMBER.unpack_from
@@ -53,7 +54,9 @@ def encode_account(account: Account) -> bytes:
     return b"".join(
         (
             _ACCOUNT.pack(
-                account.announced * _ANNOUNCED | account.engagement_fell * _ENGAGEMENT_FELL,
+                account.announced * _ANNOUNCED
+                | account.engagement_fell * _ENGAGEMENT_FELL
+                | account.policy_parity * _POLICY_IS_ODD,
                 account.day,
                 account.first_purchase_day,
                 account.due_day,
@@ -98,10 +101,16 @@ def decode_account(account_id: str, document: bytes, index: bytes | None) -> Acc
         purchase_days=PurchaseDays(first_day, int.from_bytes(document[_ACCOUNT.size : engaged_at], "little")),
         engaged_days=EngagedDays(first_engaged_day, int.from_bytes(document[engaged_at:population_at], "little")),
         engagement_fell=bool(flags & _ENGAGEMENT_FELL),
+        policy_parity=policy_parity(document),
         history=Ledger(document[history_at:], index or b""),
         population=document[population_at:history_at].decode(),
         transfers=transfers,
     )
+
+
+def policy_parity(document: bytes) -> int:
+    """`Account.policy_parity` of a document that encode_account wrote."""
+    return int(document[0] & _POLICY_IS_ODD > 0)
 
 
 def encode_profile(profile: Profile) -> bytes:

@@ -9,18 +9,31 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import orjson
 from redis.asyncio import Redis
 
 from state.keys import StageName, founding_key
 from state.shard_store import SCHEMA_VERSION, ShardStore
 
 
+class AppliedPolicy(NamedTuple):
+    """A policy that took another one's place while the accounts went on."""
+
+    number: int
+    """1, 2, 3, ...; the one that the installation was founded with is 0."""
+    policy: str
+    """The canonical policy."""
+    policy_hash: str
+    is_silent: bool
+    """Whether the changes that it makes are told as what nobody is to act upon."""
+
+
 class Founding(NamedTuple):
-    """What must not change under the state; and the rules that decide no segment, which may change at each start."""
+    """What must not change under the state, but for the policy, by the log; and the rules that decide no segment."""
 
     schema_version: int
     policy: str
-    """The canonical policy."""
+    """The canonical policy: the one that was applied last."""
     policy_hash: str
     partitions: int
     rest: str | None = None
@@ -28,6 +41,17 @@ class Founding(NamedTuple):
     risk_hash: str | None = None
     classification_hash: str | None = None
     """Of the same policy: shards that still have others are on their way to these."""
+    applied: AppliedPolicy | None = None
+    """The policy that was applied last; None: the installation goes by the one that it was founded with."""
+    first_policy: str = ""
+    """The canonical policy that it was founded with, where another one was applied since."""
+    rests_before: Mapping[int, str] = MappingProxyType({})
+    """Number of a policy that was applied -> `rest` until then: for the shards that do not go by it yet."""
+
+    @property
+    def number(self) -> int:
+        """Of the policy that was applied last."""
+        return self.applied.number if self.applied else 0
 
 
 async def read_founding(redis: Redis, prefix: str) -> Founding | None:
@@ -103,14 +127,37 @@ async def note_rest(redis: Redis, prefix: str, rest: str, risk_hash: str, classi
     await redis.hset(founding_key(prefix), mapping=fields)  # type: ignore[arg-type]
 
 
+async def note_applied(
+    redis: Redis, prefix: str, applied: AppliedPolicy, rest_before: str | None = None
+) -> Founding | None:
+    """Say that a policy is applied, unless another one has its number: of two at once one is first.
+
+    rest_before: `Founding.rest` until then. Returns the document that is there now; None where there is none.
+    """
+    async with redis.pipeline(transaction=True) as pipeline:
+        pipeline.hsetnx(founding_key(prefix), f"{_APPLIED}{applied.number}", orjson.dumps([*applied, rest_before]))
+        pipeline.hgetall(founding_key(prefix))
+        _, found = await pipeline.execute()
+    return _founding(found) if b"schema_version" in found else None
+
+
+_APPLIED = "applied:"
+"""Before the number: the fields of the policies that were applied."""
+
+
 def _founding(found: Mapping[Any, Any]) -> Founding:
     text = {field.decode(): value.decode() for field, value in found.items()}
+    noted = [orjson.loads(value) for field, value in text.items() if field.startswith(_APPLIED)]
+    applied = max((AppliedPolicy(*policy) for *policy, _ in noted), default=None)
     return Founding(
         int(text["schema_version"]),
-        text["policy"],
-        text["policy_hash"],
+        applied.policy if applied else text["policy"],
+        applied.policy_hash if applied else text["policy_hash"],
         int(text["partitions"]),
         text.get("rest"),
         text.get("risk_hash"),
         text.get("classification_hash"),
+        applied,
+        text["policy"] if applied else "",
+        {number: rest for number, *_, rest in noted if rest is not None},
     )

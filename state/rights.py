@@ -16,7 +16,21 @@ from state.cluster import ClusterRedis
 from state.keys import StageName, founding_key, shard_keys
 
 SHARD_COMMANDS = (
-    *("EXISTS", "HDEL", "HMGET", "HSCAN", "HSET", "HSETNX", "LLEN", "LRANGE", "LTRIM", "RPUSH", "ZADD", "ZRANGE"),
+    *(
+        "EXISTS",
+        "HDEL",
+        "HLEN",
+        "HMGET",
+        "HSCAN",
+        "HSET",
+        "HSETNX",
+        "LLEN",
+        "LRANGE",
+        "LTRIM",
+        "RPUSH",
+        "ZADD",
+        "ZRANGE",
+    ),
     *("ZREM", "MULTI", "EXEC"),
 )
 """On each key of a shard. A little more than is done to each: who may write a hash may as well write all."""

@@ -165,6 +165,10 @@ class ShardStore:
             for field, value in page.items():
                 yield field.decode(), value
 
+    async def count(self, name: str) -> int:
+        """How many fields one of the shard's hashes has. O(1)."""
+        return await self.redis.hlen(getattr(self.keys, name))
+
     async def due(self, until_day: int, limit: int) -> list[tuple[str, int]]:
         """Up to limit (account, due day), due on the day or before it, in order of day and account."""
         found = await self.redis.zrange(

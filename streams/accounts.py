@@ -12,24 +12,30 @@ from typing import Any, Literal, NamedTuple
 from redis.exceptions import RedisError
 
 from segmentation.account import NEVER, NO_DAY, Account, Reason, Standing, entry_id_of, reason_of
+from segmentation.application import refusals, touches_accounts
 from segmentation.classification import Classifier, attributes_of
 from segmentation.events import MICROSECONDS_PER_DAY, Event, Purchase
 from segmentation.ledger import Ledger
 from segmentation.policy import Policy
 from segmentation.transfers import Departure
-from state.documents import decode_account, decode_profile, encode_account, encode_profile
+from state.documents import decode_account, decode_profile, encode_account, encode_profile, policy_parity
+from state.founding import AppliedPolicy
 from state.shard_store import Claim, Commit, ShardStore
+from streams.applying import PolicyOf, applied_of
 from streams.dead_letters import dead_letter
 from streams.messages import (
     Description,
     Descriptions,
     Mode,
+    NewPolicy,
     Outgoing,
+    PolicySwitch,
     Reached,
     Standings,
     Tick,
-    decode_tick,
+    decode_tick_or_switch,
     encode_descriptions,
+    encode_new_policy,
     encode_standings,
 )
 from streams.shard import CorruptState, Record, Shard
@@ -41,12 +47,16 @@ log = logging.getLogger(__name__)
 DESCRIBED_AT_ONCE = 250
 """Accounts of which one message says what their attributes say: at most 3 KB each, and a broker takes 1 MB."""
 DESCRIBE_PAUSE_SECONDS = 0.05
-"""After each of these where all accounts are told of: purchases wait behind them in the ranking stage."""
+"""After each of these, and each chunk of accounts that are worked out by another policy: purchases wait behind them in
+the ranking stage."""
 
 PACE_SECONDS = 0.01
 PACE_SECONDS_MAX = 1.0
 """How often due work looks whether the ranking stage has taken what it told, and how long it waits for it: if nobody
 owns that shard just now, others of the same population may still be told."""
+
+LOOKS_IN_VAIN_MAX = 5
+"""Scans in a row that do not find accounts of which the shard knows that they are there."""
 
 _KINDS: dict[Topic, Literal["purchase", "signup", "engagement"]] = {
     Topic.PURCHASES: "purchase",
@@ -61,8 +71,8 @@ _New = tuple[Event, bytes]
 
 class _HeldTick(NamedTuple):
     record: Record
-    tick: Tick | None
-    """None: it is not a tick."""
+    tick: Tick | PolicySwitch | None
+    """None: it is neither."""
     error: str = ""
 
 
@@ -75,7 +85,7 @@ class AccountShard(Shard):
         self,
         store: ShardStore,
         *arguments: Any,
-        policy: Policy,
+        policy_of: PolicyOf,
         partitions: int,
         cache_accounts: int,
         due_chunk_accounts: int,
@@ -84,10 +94,7 @@ class AccountShard(Shard):
         **settings: Any,
     ) -> None:
         super().__init__(store, *arguments, **settings)
-        self.policy = policy
-        self.decoder = Decoder(policy, partitions, cached_accounts=cache_accounts)
-        self._classifier = Classifier.of(policy)
-        self._policy_classification_hash = policy.classification_hash  # once: it takes 0.1 ms
+        self._policy_of = policy_of
         self.cache_accounts = cache_accounts
         self.due_chunk_accounts = due_chunk_accounts
         self._partitions = partitions
@@ -106,6 +113,19 @@ class AccountShard(Shard):
     async def load(self, claim: Claim) -> None:
         """Begin with an empty cache."""
         state = claim.state
+        self.applied = applied_of(state)
+        """The policy that was applied last; None: none was."""
+        self._go_by(await self._policy_of(self.applied))
+        self.decoder = Decoder(self.policy, self._partitions, cached_accounts=self.cache_accounts)
+        self.policies_of_accounts: int = state.get("policies_of_accounts", 0)
+        """How many of the applied policies made accounts be worked out anew."""
+        self.not_anew: int = state.get("not_anew", 0)
+        """Accounts that are not worked out by the policy yet."""
+        self._old_window_days: int = state.get("old_window_days", 0)
+        """By which these are worked out."""
+        self._to_work_out: AsyncIterator[tuple[str, bytes]] | None = None
+        """The accounts among which these are looked for; None: it has not begun."""
+        self._looks_in_vain = 0
         self.clock_us: int = state.get("clock_us", 0)
         self.mode: Mode | None = state.get("mode")
         """Of the last tick; None before the first one."""
@@ -130,8 +150,7 @@ class AccountShard(Shard):
         """By which rules it was told so of all accounts. Where they are others now, it is told again of each."""
         self._to_describe: AsyncIterator[tuple[str, bytes]] | None = None
         """The profiles of which that is still to be done; None: it has not begun."""
-        self._has_described = False
-        self.decoder.unknown_fields = 0
+        self._is_to_pause = False
         self._young, self._old = {}, {}
         self._held.clear()
         self._told_of: list[tuple[tuple[int, str], list[int]]] = []
@@ -150,7 +169,16 @@ class AccountShard(Shard):
             "described": self.described,
             "classification_hash": self.classification_hash,
             "backfill_until": self.backfill_until,
+            "policy": self.applied and [*self.applied],
+            "policies_of_accounts": self.policies_of_accounts,
+            "not_anew": self.not_anew,
+            "old_window_days": self._old_window_days,
         }
+
+    def _go_by(self, policy: Policy) -> None:
+        self.policy = policy
+        self._classifier = Classifier.of(policy)
+        self._policy_classification_hash = policy.classification_hash  # once: it takes 0.1 ms
 
     @property
     def day(self) -> int:
@@ -250,8 +278,10 @@ class AccountShard(Shard):
             account = accounts[account_id]
             stage_before, revenue_minor = account.stage(new_start_days), account.revenue_minor
             evidence = account.evidence_days, account.engagement_fell
-            due_day = account.due_day if account.version else NEVER  # a new one is in no due index yet
-            advanced = account.advance(day, policy)
+            due_day = account.due_day
+            if not account.version:
+                due_day, account.version = NEVER, 1 + self.policies_of_accounts  # it is in no due index yet
+            advanced = self._advance(account)
             cause: Event | None = None
             mover: Event | None = None
             for event, entry_id in events:
@@ -379,7 +409,7 @@ class AccountShard(Shard):
                 if document is not None:
                     account = decode_account(account_id, document, index_of[account_id])
                 elif create:
-                    account = Account(account_id)
+                    account = Account(account_id, policy_parity=self.policies_of_accounts & 1)
                 else:
                     raise CorruptState(f"{self}: account {account_id} is due but has no document")
                 found[account_id] = young[account_id] = account
@@ -392,7 +422,10 @@ class AccountShard(Shard):
             for account_id, account in accounts.items()
             if account.history.index
             for number in account.blocks_needed(
-                self.day, self.policy, [entry_id for _, entry_id in news.get(account_id, ())]
+                self.day,
+                self.policy,
+                [entry_id for _, entry_id in news.get(account_id, ())],
+                is_policy_new=self._is_old(account.policy_parity),
             )
         ]
         await self._load_into(wanted, "history")
@@ -430,21 +463,39 @@ class AccountShard(Shard):
         """Hold the ticks until their time has come; what is no tick waits its turn among them."""
         for record in records:
             try:
-                self._held.append(_HeldTick(record, decode_tick(record.value)))
+                self._held.append(_HeldTick(record, decode_tick_or_switch(record.value)))
             except ValueError as error:
                 self._held.append(_HeldTick(record, None, str(error)))
 
     async def _apply_held_ticks(self) -> None:
-        """Apply the ticks up to the last one before which no data is missing. The clock never goes back."""
+        """Apply what is held, ticks and policies, as far as no data before it is missing."""
+        while self._held:
+            first = self._held[0]
+            if not isinstance(first.tick, PolicySwitch):
+                if not await self._apply_ticks():
+                    return
+            elif self.not_anew or not self._is_reached(first.tick):
+                return  # one policy after the other
+            else:
+                await self._apply_switch(first.record, first.tick)
+
+    async def _apply_ticks(self) -> bool:
+        """Apply the ticks up to the last one before which no data is missing. The clock never goes back.
+
+        No further than to a policy. Returns whether there were any.
+        """
         ready = 0
         for count, held in enumerate(self._held, 1):
+            if isinstance(held.tick, PolicySwitch):
+                break
             if self._is_reached(held.tick) if held.tick else ready == count - 1:
                 ready = count
         if not ready:
-            return
+            return False
         counts, out = self.counts[Topic.TICKS], []
         day = self.day
         for record, tick, error in self._held[:ready]:
+            assert not isinstance(tick, PolicySwitch)
             if tick is not None and tick.mode == "replay" and self.mode == "live":
                 tick, error = (
                     None,
@@ -462,32 +513,88 @@ class AccountShard(Shard):
         await self.commit(Commit({**self.progress, Topic.TICKS: end}, self._state()), out)
         if self.day != day:
             self.due_work.set()
+        return True
 
-    def _is_reached(self, tick: Tick) -> bool:
+    async def _apply_switch(self, record: Record, switch: PolicySwitch) -> None:
+        """Go by another policy from now on, and say so; the accounts follow one by one."""
+        applied, counts, out = switch.applied, self.counts[Topic.TICKS], list[Outgoing]()
+        commit = Commit({**self.progress, Topic.TICKS: record.offset + 1}, {})
+        until = self.backfill_until
+        asked = Policy.of(applied.policy, self.policy.canonical_rest())
+        if applied == self.applied or (until is not None and record.offset < until[Topic.TICKS]):
+            # told again, or from before the installation was founded anew: that was by the newest policy
+            counts["duplicates"] += 1
+        elif problems := self._refusals(applied, asked):
+            counts["dead_letters"] += 1
+            out.append(self._dead_letter(Topic.TICKS, record, "bad_policy", "; ".join(problems)))
+        else:
+            counts["applied"] += 1
+            before = self.policy
+            self._go_by(await self._policy_of(applied))
+            self.applied = applied
+            is_retold = touches_accounts(before, asked)
+            if is_retold:
+                self.policies_of_accounts += 1
+                self.not_anew = await self.store.count("documents")
+                self._old_window_days = before.window_days
+            self.told_day = NO_DAY  # the end of the day is told once more: then all is told by this policy
+            message = encode_new_policy(NewPolicy(self.partition, record.offset + 1, is_retold, applied))
+            out += [self._to_ranking(number, message) for number in range(self._partitions)]
+        del self._held[0]
+        commit.state = self._state()
+        await self.commit(commit, out)
+        self.due_work.set()
+
+    def _refusals(self, applied: AppliedPolicy, asked: Policy) -> list[str]:
+        if self.applied is not None and applied.number <= self.applied.number:
+            return [f"policy {applied.number} after policy {self.applied.number}"]
+        return refusals(self.policy, asked)
+
+    def _is_old(self, policy_parity: int) -> bool:
+        """Whether an account is not worked out by the policy yet."""
+        return self.not_anew > 0 and policy_parity != self.policies_of_accounts & 1
+
+    def _advance(self, account: Account) -> Reason | None:
+        """Bring an account to the clock's day, and to the policy."""
+        if not self._is_old(account.policy_parity):
+            return account.advance(self.day, self.policy)
+        self.not_anew -= 1
+        return account.advance(self.day, self.policy, old_window_days=self._old_window_days)
+
+    def _is_reached(self, tick: Tick | PolicySwitch) -> bool:
         return all(self.position.get(topic, 0) >= end for topic, end in tick.ends.items())
 
     async def due(self) -> bool:
-        """Bring one chunk of the accounts that are due to the clock's day."""
+        """Bring one chunk of the accounts that are due to the clock's day; else of those that go by an old policy."""
         due = await self.store.due(self.day, self.due_chunk_accounts) if self.day != NO_DAY else []
         if not due:
+            if self.not_anew:
+                await self._work_out_anew()
+                return True
             if self.classification_hash != self._policy_classification_hash:
                 await self._describe_again()
                 return True
             if self.day != NO_DAY:
                 await self._end_day()
             return False
-        accounts = await self._load([account_id for account_id, _ in due], create=False)
+        last_account, last_day = due[-1]
+        self.cursor = (last_day, last_account)
+        if told := await self._bring_to_day([account_id for account_id, _ in due]):
+            self._told_of = [*self._told_of[-1:], (self.cursor, told)]
+        return True
+
+    async def _bring_to_day(self, account_ids: Iterable[str]) -> list[int]:
+        """Bring accounts to the clock's day and to the policy. Returns the ranking shards that are told of it."""
+        accounts = await self._load(account_ids, create=False)
         await self._load_blocks(accounts, {})
         commit = Commit(self.progress, {})
         new_start_days = self.policy.new_start_days
         standings = []
         for account in accounts.values():
-            advanced = account.advance(self.day, self.policy)
-            if not account.announced or advanced is not None:
+            advanced = self._advance(account)
+            if self.day != NO_DAY and (not account.announced or advanced is not None):
                 standings.append(self._standing(account, account.stage(new_start_days), advanced, None))
             commit.score("due", account.account_id, account.due_day if account.due_day != NEVER else None)
-        last_account, last_day = due[-1]
-        self.cursor = (last_day, last_account)
         self._write(accounts.values(), None, commit)
         out: list[Outgoing] = []
         told = self._send(standings, commit, out)
@@ -496,9 +603,33 @@ class AccountShard(Shard):
         for account in accounts.values():
             _saved(account)
         self._evict()
-        if told:
-            self._told_of = [*self._told_of[-1:], (self.cursor, told)]
-        return True
+        return told
+
+    async def _work_out_anew(self) -> None:
+        """Bring one chunk of the accounts that go by an old policy to the new one. With the last one, a next policy may
+        follow. Raises CorruptState."""
+        if self._to_work_out is None:
+            self._to_work_out = self.store.scan("documents")
+        account_ids: list[str] = []
+        async for account_id, document in self._to_work_out:
+            if self._is_old(policy_parity(document)):
+                account_ids.append(account_id)
+                if len(account_ids) == self.due_chunk_accounts:
+                    break
+        else:
+            self._to_work_out = None
+        before = self.not_anew
+        if account_ids:
+            self._is_to_pause = True
+            await self._bring_to_day(account_ids)
+        if self.not_anew < before:
+            self._looks_in_vain = 0
+        elif self._to_work_out is None:
+            # a server that was started again in the middle does not know how far the scan was
+            self._looks_in_vain += 1
+            if self._looks_in_vain == LOOKS_IN_VAIN_MAX:
+                raise CorruptState(f"{self}: {before} accounts that are to be worked out anew are not there")
+        await self._apply_held_ticks()
 
     async def _describe_again(self) -> None:
         """Tell of one chunk of the accounts what their attributes say by rules that are others than before."""
@@ -516,7 +647,7 @@ class AccountShard(Shard):
         documents = await self.store.load("profiles", accounts)
         for account, document in zip(accounts.values(), documents, strict=True):
             account.profile = decode_profile(document)
-        self._has_described = True
+        self._is_to_pause = True
         commit = Commit(self.progress, {})
         out: list[Outgoing] = []
         self._describe(accounts.values(), commit, out)
@@ -526,8 +657,8 @@ class AccountShard(Shard):
     async def pace(self) -> None:
         """No more than two chunks of due work on their way to the ranking stage: a purchase waits behind them there."""
         await super().pace()
-        if self._has_described:
-            self._has_described = False
+        if self._is_to_pause:
+            self._is_to_pause = False
             await asyncio.sleep(DESCRIBE_PAUSE_SECONDS)
         until = asyncio.get_running_loop().time() + PACE_SECONDS_MAX
         while len(self._told_of) == 2 and not await self._are_taken(*self._told_of[0]):

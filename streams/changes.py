@@ -14,7 +14,7 @@ from segmentation.population import Change
 from segmentation.risk import Part, RiskChange, RiskRules, score_of
 from segmentation.segments import Segment
 from streams.instants import format_instant
-from streams.messages import Headers, Mode, Outgoing, header, json_bytes
+from streams.messages import ChangeMode, Headers, Outgoing, header, json_bytes
 from streams.topics import Topic
 
 CHANGE_TYPE = "resegment.segment.changed.v1"
@@ -170,7 +170,7 @@ class ChangeWriter:
     def records(
         self,
         changes: Iterable[Change | RiskChange],
-        mode: Mode,
+        mode: ChangeMode,
         *,
         input_offset: int,
         recorded_at_us: int,
@@ -215,7 +215,7 @@ class ChangeWriter:
             end = self._ends[segment, needs] = b',"playbook":%b}' % json_bytes(document)
         return end
 
-    def _risk_data(self, change: RiskChange, mode: Mode, effective_at: str, recorded_at: str) -> dict[str, Any]:
+    def _risk_data(self, change: RiskChange, mode: ChangeMode, effective_at: str, recorded_at: str) -> dict[str, Any]:
         """The fields of RiskData but the playbook."""
         score = round(score_of(change.odds), 4)
         return {
@@ -242,7 +242,7 @@ class ChangeWriter:
             "recorded_at": recorded_at,
         }
 
-    def _data(self, change: Change, mode: Mode, effective_at: str, recorded_at: str) -> dict[str, Any]:
+    def _data(self, change: Change, mode: ChangeMode, effective_at: str, recorded_at: str) -> dict[str, Any]:
         """The fields of ChangeData but the playbook."""
         key, enterprise = change.cutoffs_minor
         kind, event_id, own_change_minor, cutoff_change_minor = change.cause

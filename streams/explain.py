@@ -21,6 +21,7 @@ from state.documents import decode_account, decode_member, decode_profile, decod
 from state.founding import read_founding
 from state.keys import StageName
 from state.shard_store import ShardStore
+from streams.applying import in_force
 from streams.changes import (
     ChangeData,
     CutoffsData,
@@ -133,6 +134,7 @@ async def explain(settings: Settings, policy: Policy, redis: Redis, reader: LogR
     founding = await read_founding(redis, settings.redis_prefix)
     if founding is None:
         raise UnknownAccount(f"the store holds no installation under {settings.redis_prefix!r}")
+    policy = in_force(founding, policy)
     partition = partition_of(account_id.encode(), founding.partitions)
     store = ShardStore(redis, settings.redis_prefix, StageName.ACCOUNTS, partition)
     account, clock_us = await _account(store, account_id)

@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from segmentation.account import Account
 from segmentation.policy import ALL, Policy
 from segmentation.population import Member
+from streams.applying import in_force
 from streams.changes import CHANGE_TYPE, cloud_event
 from streams.instants import format_instant, parse_instant
 from streams.log import LogReader
@@ -71,7 +72,7 @@ async def export(
     directory.mkdir(parents=True, exist_ok=True)
     if snapshot is None:
         snapshot = await read_snapshot(redis, settings)
-    accounts = write_accounts(directory / "accounts.csv", snapshot, policy)
+    accounts = write_accounts(directory / "accounts.csv", snapshot, in_force(snapshot.founding, policy))
     return Exported(accounts, await write_changes(directory / "changes.jsonl", reader))
 
 

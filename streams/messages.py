@@ -13,13 +13,18 @@ from segmentation.account import NEVER, Reason, Standing
 from segmentation.classification import Traits
 from segmentation.events import MICROSECONDS_PER_DAY
 from segmentation.order_index import UNREACHABLE_MINOR
+from segmentation.policy import Policy
 from segmentation.transfers import Departure, HandOver
 from state.documents import told_of
+from state.founding import AppliedPolicy
 from streams.instants import format_instant, parse_instant
 from streams.partitions import partition_of
 
 Mode = Literal["live", "backfill", "replay"]
 """live: as it happens. backfill: what a log held before the first tick. replay: a log read again by event time."""
+
+ChangeMode = Literal[Mode, "silent"]
+"""silent: made by a policy that was applied silently. The change is in the log, and nobody is to act upon it."""
 
 Headers = Sequence[tuple[str, bytes]]
 
@@ -41,9 +46,39 @@ class Tick(NamedTuple):
     """Topic (without prefix) -> end offset of this partition when the tick was made."""
 
 
+class PolicySwitch(NamedTuple):
+    """By which policy the accounts go, once everything before `ends` is applied. It comes among the ticks."""
+
+    applied: AppliedPolicy
+    """Without its hash, which follows from the rest."""
+    ends: dict[str, int]
+    """As of a tick."""
+
+
+class _SwitchMessage(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    policy: dict[str, Any]
+    number: int = Field(ge=1, lt=2**32)
+    silent: bool
+    ends: dict[str, int] = Field(max_length=16)
+
+
+def encode_switch(switch: PolicySwitch) -> bytes:
+    """JSON, so that a person can read in the log what was applied."""
+    applied, ends = switch
+    rules = json.loads(applied.policy)
+    return json_bytes({"policy": rules, "number": applied.number, "silent": applied.is_silent, "ends": ends})
+
+
 def encode_tick(tick: Tick) -> bytes:
     """JSON, so that anybody can tick."""
     return orjson.dumps({"at": format_instant(tick.at_us), "mode": tick.mode, "ends": tick.ends})
+
+
+def decode_tick_or_switch(value: bytes | None) -> Tick | PolicySwitch:
+    """A record of `ticks`. Raises ValueError for anything else, and for a policy that cannot be used."""
+    return _decode_switch(value) if value is not None and b'"policy"' in value else decode_tick(value)
 
 
 def decode_tick(value: bytes | None) -> Tick:
@@ -58,6 +93,22 @@ def decode_tick(value: bytes | None) -> Tick:
     if not 0 < at_us // MICROSECONDS_PER_DAY < NEVER:
         raise ValueError("a tick outside the days that can be counted")
     return Tick(at_us, message.mode, message.ends)
+
+
+def _require_rules(canonical: str) -> Policy:
+    """Raises ValueError for rules that no shard could go by."""
+    return Policy.of(canonical, Policy.default().canonical_rest())
+
+
+def _decode_switch(value: bytes) -> PolicySwitch:
+    try:
+        message = _SwitchMessage.model_validate_json(value)
+        policy = _require_rules(json.dumps(message.policy))
+    except ValidationError as error:
+        wrong = error.errors(include_input=False, include_url=False)[0]
+        raise ValueError(f"not a policy to apply: {wrong['loc']!s:.200}: {wrong['msg']:.100}") from None
+    applied = AppliedPolicy(message.number, policy.canonical(), policy.hash, message.silent)
+    return PolicySwitch(applied, message.ends)
 
 
 class Standings(NamedTuple):
@@ -118,6 +169,21 @@ class Descriptions(NamedTuple):
     descriptions: list[Description]
 
 
+class NewPolicy(NamedTuple):
+    """From here on an account shard tells its standings by another policy.
+
+    Once it has told all of them it says so, with a message of standings that is empty and not from before the switch.
+    """
+
+    source: int
+    """Partition of the account shard."""
+    ticks_end: int
+    """The shard's offset of its ticks after the switch: with a smaller one it tells by an older policy."""
+    is_retold: bool
+    """Whether each account is told again, because its revenue or stage may be another one."""
+    applied: AppliedPolicy
+
+
 class Reached(NamedTuple):
     """How far an account shard was when it sent what was taken last."""
 
@@ -164,7 +230,8 @@ _pack = msgpack.Packer(default=_pack_large).pack
 _STANDINGS_FORMAT = 4
 _DESCRIPTIONS_FORMAT = "descriptions 2"
 _HAND_OVER_FORMAT = "hand-over 1"
-_FORMATS = (_STANDINGS_FORMAT, _DESCRIPTIONS_FORMAT, _HAND_OVER_FORMAT)
+_POLICY_FORMAT = "policy 1"
+_FORMATS = (_STANDINGS_FORMAT, _DESCRIPTIONS_FORMAT, _HAND_OVER_FORMAT, _POLICY_FORMAT)
 
 
 def encode_standings(message: Standings) -> bytes:
@@ -185,8 +252,14 @@ def encode_hand_over(message: HandedOver) -> bytes:
     return packed
 
 
-def decode_told(value: bytes | None) -> Standings | Descriptions | HandedOver:
-    """Raises ValueError for anything that no encode function of these could have written.
+def encode_new_policy(message: NewPolicy) -> bytes:
+    """As encode_standings."""
+    packed: bytes = _pack([_POLICY_FORMAT, *message])
+    return packed
+
+
+def decode_told(value: bytes | None) -> Standings | Descriptions | HandedOver | NewPolicy:
+    """Raises ValueError for anything that none of the functions above could have written.
 
     Checked to the last number: what is let in here and cannot be stored would end every worker that reads it.
     """
@@ -203,10 +276,14 @@ def decode_told(value: bytes | None) -> Standings | Descriptions | HandedOver:
         if form == _HAND_OVER_FORMAT:
             clock_us, mode, fields = _validate_hand_over(tuple(rest))
             return HandedOver(clock_us, mode, HandOver(*fields[:4], told_of(fields[4])))
+        if form == _POLICY_FORMAT:
+            source, ticks_end, is_retold, applied = _validate_new_policy(tuple(rest))
+            _require_rules(applied[1])
+            return NewPolicy(source, ticks_end, is_retold, AppliedPolicy(*applied))
         raise ValueError(f"format {form!r:.20}, this program reads {', '.join(map(str, _FORMATS))}")
     except ValidationError as error:
         wrong = error.errors(include_input=False, include_url=False)[0]
-        raise ValueError(f"not a message of standings: {wrong['loc']}: {wrong['msg']}") from None
+        raise ValueError(f"not a message of standings: {wrong['loc']!s:.200}: {wrong['msg']:.100}") from None
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise ValueError(f"not a message of standings: {error}") from None
 
@@ -274,6 +351,10 @@ _validate_hand_over = TypeAdapter(
     tuple[_Unsigned63, Mode, tuple[_Identifier, _Unsigned32, _Name, _Name, _Told]], config=ConfigDict(strict=True)
 ).validate_python
 """The fields of HandedOver, in order."""
+_validate_new_policy = TypeAdapter(
+    tuple[_Unsigned32, _Unsigned63, bool, tuple[_Unsigned32, str, str, bool]], config=ConfigDict(strict=True)
+).validate_python
+"""The fields of NewPolicy, in order."""
 
 
 class Outgoing(NamedTuple):

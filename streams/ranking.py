@@ -14,7 +14,7 @@ from segmentation.account import Reason, Standing
 from segmentation.events import MICROSECONDS_PER_DAY
 from segmentation.order_index import Basis
 from segmentation.policy import Policy
-from segmentation.population import Change, Member, Population, effective_at_us, fall_day
+from segmentation.population import CauseKind, Change, Member, Population, effective_at_us, fall_day
 from segmentation.risk import LEVELS, Level, RiskChange, Trigger
 from segmentation.risk_watch import RiskWatch
 from segmentation.segments import Segment
@@ -22,14 +22,17 @@ from segmentation.transfers import HandOver, Told
 from segmentation.worklist import SEPARATOR
 from state.documents import decode_member, decode_transfer, encode_member, encode_transfer
 from state.shard_store import Claim, Commit, Refused, ShardStore
+from streams.applying import PolicyOf, applied_of
 from streams.changes import INPUT_OFFSET, TRANSFER, ChangeData, ChangeWriter, RiskData
 from streams.dead_letters import dead_letter
 from streams.instants import parse_instant
 from streams.messages import (
+    ChangeMode,
     Description,
     Descriptions,
     HandedOver,
     Mode,
+    NewPolicy,
     Outgoing,
     Reached,
     Standings,
@@ -64,7 +67,7 @@ WORKLISTS_IDLE_SHARE = 0.5
 LOOKS_AT_ONCE = 1_000
 """Accounts that are looked at in one commit because silence may have changed their risk."""
 
-Message = Standings | Descriptions | HandedOver
+Message = Standings | Descriptions | HandedOver | NewPolicy
 ChangeId = tuple[Topic, str, int]
 """Of a change: the compacted topic that it is for, account and sequence. Of a hand-over: its key, and its number."""
 
@@ -78,21 +81,19 @@ class RankingShard(Shard):
         self,
         store: ShardStore,
         *arguments: Any,
-        policy: Policy,
+        policy_of: PolicyOf,
+        partitions: int,
         read_told: ToldReader,
         partition_of: Callable[[str], int],
         **settings: Any,
     ) -> None:
         super().__init__(store, *arguments, **settings)
-        self.policy = policy
-        self._policy_risk_hash = policy.risk_hash  # once: it is asked for after each batch, and takes 0.1 ms
-        self._writer = ChangeWriter(policy)
+        self._policy_of = policy_of
+        self._partitions = partitions
         self._read_told = read_told
         self._partition_of = partition_of
         self.populations: dict[str, Population] = {}
         self._untold: list[tuple[Population, str]] = []
-        self._watch = RiskWatch(self._writer.rules)
-        self._worklists = Worklists(store, policy, {}, ())
         self._is_pausing = False
         """There is no time for the worklists just now."""
         self._is_busy = False
@@ -105,6 +106,19 @@ class RankingShard(Shard):
     async def load(self, claim: Claim) -> None:
         """Read every member, and what the world was told since the store was last written."""
         state = claim.state
+        self.applied = applied_of(state)
+        """The policy that was applied last; None: none was."""
+        self._go_by(await self._policy_of(self.applied))
+        self.next_policy = applied_of(state, "next_policy")
+        """The one that account shards have begun to tell by; None: there is none. Until all have told all by it, and
+        the shard is not silent for another reason, nothing is announced."""
+        self.awaited: dict[str, int | None] = state.get("awaited", {})
+        """Each account shard that has not told all by it yet -> where in its ticks it began to; None: it has not."""
+        self.retold_from: dict[str, int] = state.get("retold_from", {})
+        """Of each source, where in its ticks it began to tell all accounts anew: what it tells with a smaller offset is
+        from a way that was lost, and will be told again."""
+        self.silent_risk_hash: str | None = state.get("silent_risk_hash")
+        """Of the risk rules that were applied silently."""
         self.clock_us: int = state.get("clock_us", 0)
         self.counts: dict[str, int] = {"applied": 0, "duplicates": 0, "dead_letters": 0} | state.get("counts", {})
         self.changes: int = state.get("changes", 0)
@@ -127,6 +141,8 @@ class RankingShard(Shard):
         """Of the time that passes: as the message that was taken last has it."""
         self.announcing: Mode | None = state.get("announcing")
         """A silence is over, and not all that differs from what was told is announced yet: in which mode it is."""
+        self.is_policy_to_blame: bool = state.get("is_policy_to_blame", False)
+        """What is announced in this way is the doing of another policy."""
         with _no_garbage_collection():
             members: dict[str, list[Member]] = {}
             async for page in self.store.pages("documents"):
@@ -149,19 +165,28 @@ class RankingShard(Shard):
         self._short_reads = 0
         self.risk_hash: str = state.get("risk_hash", self._policy_risk_hash)
         """Of the risk rules by which all accounts were looked at last. By others than this worker's, all are due."""
+        self.described: dict[str, int] = state.get("described", {})
+        """Of each source, up to which offset of its signups it has told what attributes say."""
+        await self._begin_to_watch()
+        self.due_work.set()
+        await self._learn_what_was_told(claim.told)
+        if self.announcing is not None:
+            self._look_for_untold()
+
+    def _go_by(self, policy: Policy) -> None:
+        self.policy = policy
+        self._policy_risk_hash = policy.risk_hash  # once: it is asked for after each batch, and takes 0.1 ms
+        self._writer = ChangeWriter(policy)
+
+    async def _begin_to_watch(self) -> None:
+        """Watch the risk of all members, and put them on the worklists, by the policy."""
         self._watch = RiskWatch(
             self._writer.rules,
             (member for population in self.populations.values() for member in population.members.values()),
             all_are_due=self.risk_hash != self._policy_risk_hash,
         )
-        self.described: dict[str, int] = state.get("described", {})
-        """Of each source, up to which offset of its signups it has told what attributes say."""
         fields = [field async for field, _ in self.store.scan("figures")]
         self._worklists = Worklists(self.store, self.policy, self.populations, fields)
-        self.due_work.set()
-        await self._learn_what_was_told(claim.told)
-        if self.announcing is not None:
-            self._look_for_untold()
 
     def _new_population(self, name: str, members: Iterable[Member] = ()) -> Population:
         policy = self.policy
@@ -173,11 +198,11 @@ class RankingShard(Shard):
 
     @property
     def _is_muted(self) -> bool:
-        return self._must_be_silent(self.progress[Topic.STANDINGS])
+        return self.next_policy is not None or self._must_be_silent(self.progress[Topic.STANDINGS])
 
     def _must_be_silent(self, position: int) -> bool:
-        """Whether the world was told more than this shard knows at a position of its input."""
-        return position < self.muted_until or bool(self.backfill_until)
+        """Whether the world was told more than this shard knows at a position of its input, or a source is awaited."""
+        return position < self.muted_until or bool(self.backfill_until) or bool(self.awaited)
 
     def _member_count(self) -> int:
         return sum(len(population.members) for population in self.populations.values())
@@ -190,6 +215,28 @@ class RankingShard(Shard):
         ends = self.backfill_until.get(source)
         if ends and message.says_nothing and all(message.progress.get(topic, 0) >= end for topic, end in ends.items()):
             del self.backfill_until[source]
+
+    def _note_new_policy(self, message: NewPolicy) -> bool:
+        """An account shard tells by another policy from now on. Returns whether that is news."""
+        source, applied = str(message.source), message.applied
+        if message.is_retold:
+            self.retold_from[source] = max(message.ticks_end, self.retold_from.get(source, 0))
+        newest = self.next_policy or self.applied
+        if newest is None or applied.number > newest.number:
+            self.next_policy = applied
+            self.awaited = dict.fromkeys(map(str, range(self._partitions)))
+            for population in self.populations.values():
+                population.muted = True
+        if applied != self.next_policy or self.awaited.get(source, 0) is not None:
+            return False
+        self.awaited[source] = message.ticks_end
+        return True
+
+    def _note_end_of_retelling(self, source: str, message: Standings) -> None:
+        """A message without standings also says that a source has told all by the policy that it goes by."""
+        begin = self.awaited.get(source)
+        if begin is not None and message.says_nothing and message.progress.get(Topic.TICKS, 0) >= begin:
+            del self.awaited[source]
 
     def _note_end_of_day(self, source: str, message: Standings) -> bool:
         """A message without standings also says that all is told that time brings about. Returns whether it is news."""
@@ -376,6 +423,12 @@ class RankingShard(Shard):
             "risk_hash": self.risk_hash,
             "mode": self.mode,
             "announcing": self.announcing,
+            "is_policy_to_blame": self.is_policy_to_blame,
+            "policy": self.applied and [*self.applied],
+            "next_policy": self.next_policy and [*self.next_policy],
+            "awaited": self.awaited,
+            "retold_from": self.retold_from,
+            "silent_risk_hash": self.silent_risk_hash,
             "backfill_until": self.backfill_until,
         }
 
@@ -395,6 +448,10 @@ class RankingShard(Shard):
                 message = decode_told(record.value)
             except ValueError as error:
                 message = error
+            if isinstance(message, NewPolicy):
+                # what was told before it is announced before it
+                await self._take_portion(portion, record.offset)
+                portion, standings = [], 0
             portion.append((record, message))
             if isinstance(message, Standings):
                 standings += len(message.standings)
@@ -407,20 +464,20 @@ class RankingShard(Shard):
         out: list[Outgoing] = []
         news: list[Standings | HandedOver] = []
         descriptions: list[Description] = []
-        was_silent = self.muted_until > 0 or bool(self.backfill_until)
+        was_silent = self.muted_until > 0 or bool(self.backfill_until) or self.next_policy is not None
         for record, message in portion:
             if isinstance(message, ValueError):
                 self.counts["dead_letters"] += 1
                 out.append(self._dead_letter(record, str(message)))
-            elif not self._is_news(message):
-                self.counts["duplicates"] += 1
-            else:
-                self.counts["applied"] += 1
-                if isinstance(message, Descriptions):
-                    descriptions += message.descriptions
-                else:
-                    self.mode = message.mode
-                    news.append(message)
+                continue
+            told = self._news(message)
+            was_silent = was_silent or self.next_policy is not None
+            self.counts["duplicates" if told is None else "applied"] += 1
+            if isinstance(told, Descriptions):
+                descriptions += told.descriptions
+            elif isinstance(told, Standings | HandedOver):
+                self.mode = told.mode
+                news.append(told)
         commit = self._commit_to(end)
         await self._worklists.describe(descriptions, commit)
         for (clock_us, mode), group in groupby(news, key=_instant):
@@ -431,32 +488,38 @@ class RankingShard(Shard):
         if was_silent and not self._must_be_silent(end):
             self.muted_until = 0
             self.announcing = news[-1].mode if news else "live"
-            for population in self.populations.values():
-                different = [*population.unmute(), *self._levels_from_told(population)]
-                _write(population, different, commit)
-                self._worklists.touch(population, different)
+            different = await self._adopt() if self.next_policy is not None else self._unmute()
+            for population, members in different.items():
+                members += self._levels_from_told(population)
+                _write(population, members, commit)
+                self._worklists.touch(population, members)
             self._look_for_untold()
         await self._carry_out(commit, out)
 
-    def _is_news(self, message: Message) -> bool:
-        """Whether a message says what is not known yet. Notes how far it brings its source."""
+    def _news(self, message: Message) -> Message | None:
+        """What of a message is not known yet; None: nothing. Notes how far it brings its source."""
         if isinstance(message, HandedOver):
-            hand_over = message.hand_over
-            population = self._population(hand_over.to)
-            return population.expects(hand_over)
+            return message if self._population(message.hand_over.to).expects(message.hand_over) else None
+        if isinstance(message, NewPolicy):
+            return message if self._note_new_policy(message) else None
         source = str(message.source)
         if isinstance(message, Descriptions):
-            is_news = message.signups_end >= self.described.get(source, 0)
-            if is_news:
-                self.described[source] = message.signups_end
-            return is_news
+            if message.signups_end < self.described.get(source, 0):
+                return None
+            self.described[source] = message.signups_end
+            return message
+        if message.progress.get(Topic.TICKS, 0) < self.retold_from.get(source, 0):
+            # on its way to where it tells all accounts again; not, who leaves a population
+            return message._replace(standings=[]) if message.departures else None
         self._note_end_of_backfill(source, message)
+        self._note_end_of_retelling(source, message)
         reached = Reached(message.progress, message.cursor)
         ends_day = self._note_end_of_day(source, message)
         if reached.is_ahead_of(self.sources.get(source)):
             self.sources[source] = reached
-            return True
-        return ends_day or bool(message.departures) or any(map(self._is_standing_news, message.standings))
+            return message
+        is_news = ends_day or bool(message.departures) or any(map(self._is_standing_news, message.standings))
+        return message if is_news else None
 
     def _is_standing_news(self, standing: Standing) -> bool:
         return self._population(standing.population).is_news(standing)
@@ -512,6 +575,23 @@ class RankingShard(Shard):
         topics: list[str] = [Topic.HAND_OVERS, Topic.STANDINGS]
         number = self._partition_of(hand_over.to)
         return Outgoing(topics, key, value, headers, self.wall_clock() // 1000, number)
+
+    def _unmute(self) -> dict[Population, list[Member]]:
+        return {population: population.unmute() for population in self.populations.values()}
+
+    async def _adopt(self) -> dict[Population, list[Member]]:
+        """Go by the next policy from now on, and announce again. Returns who is different now."""
+        self.applied, self.next_policy = self.next_policy, None
+        policy = await self._policy_of(self.applied)
+        self._go_by(policy)
+        self.is_policy_to_blame = True
+        if self.applied is not None and self.applied.is_silent:
+            self.silent_risk_hash = self._policy_risk_hash
+        await self._begin_to_watch()
+        return {
+            population: population.adopt(basis=Basis(policy.basis), boundaries=policy.boundaries, band=policy.band_bp)
+            for population in self.populations.values()
+        }
 
     def _commit_to(self, end: int) -> Commit:
         """A commit up to this position that also holds what was learnt from the log: before anything is published, and
@@ -643,6 +723,9 @@ class RankingShard(Shard):
     # -- work that no record brings ----------------------------------------------------------------------------------
 
     def _look_for_untold(self) -> None:
+        if self.is_policy_to_blame:
+            for population in self.populations.values():
+                population.blame_policy()
         self._untold = [
             (population, account_id)
             for population in self.populations.values()
@@ -669,12 +752,12 @@ class RankingShard(Shard):
             out += await self._records(population, changes, self.announcing, position)
             self._note_evidence(population, (), changes)
             looked_at = [population.members[account_id] for account_id in account_ids]
-            recovered = dict.fromkeys(account_ids, Trigger.RECOVERED)
-            risk_changes = self._look(population, looked_at, noted=recovered)
+            trigger = Trigger.POLICY_CHANGED if self.is_policy_to_blame else Trigger.RECOVERED
+            risk_changes = self._look(population, looked_at, noted=dict.fromkeys(account_ids, trigger))
             out += await self._records(population, risk_changes, self.announcing, position)
             _write(population, looked_at, commit)
         if not self._untold:
-            self.announcing = None
+            self.announcing, self.is_policy_to_blame = None, False
         await self._carry_out(commit, out)
         return True
 
@@ -711,7 +794,21 @@ class RankingShard(Shard):
         needs = {}
         if self.policy.needs and changes:
             needs = await self._worklists.needs(population, [change.account_id for change in changes])
-        return self._writer.records(changes, mode, input_offset=end, recorded_at_us=self.wall_clock(), needs=needs)
+        records = []
+        for is_silent, group in groupby(changes, key=self._is_silent):
+            its_mode: ChangeMode = "silent" if is_silent else mode
+            records += self._writer.records(
+                group, its_mode, input_offset=end, recorded_at_us=self.wall_clock(), needs=needs
+            )
+        return records
+
+    def _is_silent(self, change: Change | RiskChange) -> bool:
+        """Whether nobody is to act upon it: it was made by a policy that was applied silently."""
+        if self.applied is None or not self.applied.is_silent:
+            return False
+        if isinstance(change, Change):
+            return change.cause.kind is CauseKind.POLICY_CHANGED
+        return change.trigger is Trigger.POLICY_CHANGED and self._policy_risk_hash == self.silent_risk_hash
 
     def _dead_letter(self, record: Record, message: str) -> Outgoing:
         return dead_letter(

@@ -99,10 +99,23 @@ class ShardsNow(NamedTuple):
                     return f"account shard {number} has applied {topic} up to {reached} of {end}"
         return None
 
+    def switching(self) -> str | None:
+        """A shard that is on its way to another policy, in words; None: none is. The way needs no more than time."""
+        for number, shard in enumerate(self.accounts):
+            if left := shard.state.get("not_anew"):
+                return f"account shard {number} has {left} accounts to work out by another policy"
+        for number, shard in enumerate(self.ranking):
+            if shard.state.get("next_policy"):
+                sources = ", ".join(shard.state.get("awaited", ()))
+                return f"ranking shard {number} waits for all accounts by another policy, of account shards {sources}"
+        return None
+
     def unjudged(self, founding: Founding) -> str | None:
         """A shard that works by other rules than a worker began with last, in words; None: there is none."""
         asked = "by the policy that a worker began with last (have all of them the same one?)"
         for number, shard in enumerate(self.accounts):
+            if (shard.state.get("policy") or [0])[0] < founding.number:  # a ranking shard hears of it from these
+                return f"account shard {number} has not taken the policy that was applied last"
             if _differ(shard.state.get("classification_hash"), founding.classification_hash):
                 return f"account shard {number} has not told what attributes say {asked}"
         for number, shard in enumerate(self.ranking):
@@ -116,6 +129,8 @@ class ShardsNow(NamedTuple):
         return self.missing or self.unreached(ends, firsts) or self._unfinished() or moved
 
     def _unfinished(self) -> str | None:
+        if reason := self.switching():
+            return reason
         told_days = [shard.state.get("told_days", {}) for shard in self.ranking]
         for number, shard in enumerate(self.ranking):
             if shard.waiting:

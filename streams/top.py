@@ -19,6 +19,7 @@ from state.documents import decode_member, decode_profile, decode_traits
 from state.founding import read_founding
 from state.keys import StageName
 from state.shard_store import ShardStore
+from streams.applying import in_force
 from streams.partitions import partition_of
 from streams.settings import Settings
 from streams.snapshot import NoInstallation
@@ -121,6 +122,7 @@ async def top(settings: Settings, policy: Policy, redis: Redis, count: int, want
     founding = await read_founding(redis, settings.redis_prefix)
     if founding is None:
         raise NoInstallation(f"the store holds no installation under {settings.redis_prefix!r}")
+    policy = in_force(founding, policy)
     assessor, found, clocks, unplaced = Assessor(policy), list[TopAccount](), [0], 0
     for number in range(founding.partitions):
         store = ShardStore(redis, settings.redis_prefix, StageName.RANKING, number)

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import faust
 import orjson
@@ -23,6 +23,7 @@ from state.rights import missing_rights
 from state.shard_store import SCHEMA_VERSION, ShardStore
 from streams import rights, transport
 from streams.accounts import AccountShard
+from streams.applying import Bounds, Policies
 from streams.log import LogReader
 from streams.partitions import partition_of
 from streams.ranking import RankingShard
@@ -156,6 +157,7 @@ class Worker:
             )
         self._check(known)
         await self._take_rest(known)
+        self._policies = Policies(self.redis, prefix, self.policy, known.number)
 
     def _check(self, known: founding.Founding) -> None:
         if known.schema_version != SCHEMA_VERSION:
@@ -171,8 +173,8 @@ class Worker:
         if known.policy_hash != self.policy.hash:
             differences = "\n  ".join(self.policy.differences(known.policy))
             raise CannotStart(
-                "the policy differs from the one that the state was made with (state -> this policy):\n"
-                f"  {differences}\nStart with the policy of the state, or use a new store and topics."
+                "the policy differs from the one that the installation goes by (installation -> this policy):\n"
+                f"  {differences}\nStart with the installation's, or apply this one with `resegment policy apply`."
             )
 
     async def _take_rest(self, known: founding.Founding) -> None:
@@ -287,14 +289,14 @@ class Worker:
             "wall_clock": wall_clock_us,
             "outbox_records_max": settings.outbox_records_max,
             "failed": self._failed,
-            "policy": self.policy,
+            "policy_of": self._policies.of,
+            "partitions": self.partitions,
         }
         if stage is StageName.ACCOUNTS:
             return AccountShard(
                 store,
                 self._new_publisher(stage, partition),
                 self,
-                partitions=self.partitions,
                 cache_accounts=max(1_000, settings.cache_accounts // max(1, self.partitions)),
                 due_chunk_accounts=settings.due_chunk_accounts,
                 ranking=lambda number: self._store(StageName.RANKING, number),
@@ -379,13 +381,6 @@ class Worker:
             partitions=owned,
         )
         await ticker.run()
-
-
-class Bounds(Protocol):
-    """What a rebuild asks of a reader of the log."""
-
-    async def bounds(self, partitions: Sequence[tuple[Topic, int]]) -> dict[tuple[Topic, int], LogPosition]:
-        """Where the log begins and ends."""
 
 
 async def beginnings_of_shards(

@@ -27,6 +27,7 @@ from segmentation.policy import Policy
 from segmentation.population import Member
 from state.client import connect
 from state.keys import StageName, shard_keys
+from streams.applying import apply_policy
 from streams.dead_letters import DeadLetter, read_dead_letter
 from streams.instants import parse_instant
 from streams.log import LogReader
@@ -214,6 +215,15 @@ class Installation:
         running = InProcess(self.settings.model_copy(update=changes), policy or self.policy, rebuild=rebuild)
         self._running.append(running)
         return running
+
+    async def apply(self, policy: Policy, *, is_silent: bool = False) -> None:
+        """Apply another policy, as the command does; from now on workers are started with it. Raises CannotApply."""
+
+        async def write(number: int, value: bytes) -> None:
+            await self.send(Sent(Topic.TICKS, None, value, number))
+
+        await apply_policy(self.redis, self.settings.redis_prefix, self.reader, write, policy, is_silent=is_silent)
+        self.policy = policy
 
     # -- looking -----------------------------------------------------------------------------------------------------
 

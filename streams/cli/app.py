@@ -27,7 +27,7 @@ send = typer.Typer(
     rich_markup_mode="rich",
 )
 policies = typer.Typer(
-    help="Check a policy, or see what another one would change. Nothing is written.",
+    help="Check a policy, see what another one would change, and apply it.",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
@@ -374,6 +374,26 @@ def policy_diff(file: PolicyArgument, json: OneJsonOption = False) -> None:
     from streams.cli.running import run
 
     run(run_policy_diff(file, as_json=json))
+
+
+@policies.command("apply")
+def policy_apply(
+    file: PolicyArgument,
+    silent: Annotated[
+        bool, typer.Option("--silent", help="Who moves by it is told with the mode silent: nobody is to act upon it.")
+    ] = False,
+    json: OneJsonOption = False,
+) -> None:
+    """Let the installation go by another policy: all accounts at one point of the log, without stopping a worker.
+
+    Shares, basis, band, new_start_days and shorter windows can be applied; of what cannot it says why, and nothing is
+    changed. A smaller window cannot be taken back: what it leaves out is forgotten. `policy diff` says first who would
+    move. Should it be interrupted, the same command completes what was begun.
+    """
+    from streams.cli.policy_apply import run_policy_apply
+    from streams.cli.running import run
+
+    run(run_policy_apply(file, is_silent=silent, as_json=json))
 
 
 @app.command("capacity")

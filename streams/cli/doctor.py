@@ -18,10 +18,12 @@ from state.founding import read_founding
 from state.rights import missing_rights
 from state.shard_store import SCHEMA_VERSION
 from streams import rights
+from streams.applying import behind
 from streams.cli.console import escape, out, print_json
 from streams.cli.failures import CHECK_FAILED, IS_A_CLUSTER, UNUSABLE, CommandFailed
 from streams.cli.overheard import why_not_connected
 from streams.cli.running import admin, read_policy, read_settings, store
+from streams.rest import look
 from streams.settings import Settings
 from streams.topics import Topic, check_topics, partition_counts
 
@@ -200,6 +202,10 @@ async def _state(redis: Redis, settings: Settings, policy: Policy | None) -> lis
                 "bought for a while: `resegment fit --from-log`",
             )
         )
+    if late := behind(founding, await look(redis, settings.redis_prefix, founding.partitions)):
+        number, shards = founding.number, ", ".join(map(str, late))
+        text = f"policy {number} is applied, and account shards {shards} have not taken it: does a worker run?"
+        found.append(Found("state", "warning", f"{text} If it stays so, `resegment policy apply` again"))
     theirs = founding.rest
     if policy is not None and theirs is not None and theirs != policy.canonical_rest():
         differences = "; ".join(policy.rest_differences(theirs))

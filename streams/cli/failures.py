@@ -115,7 +115,15 @@ def _described_by_kind(error: BaseException) -> tuple[str, int]:
 def _described_by_name(error: BaseException) -> tuple[str, int]:
     """Errors of modules that are heavy to import, and were imported if they raised one."""
     names = {kind.__name__ for kind in type(error).__mro__}
-    if names & {"CannotBacktest", "CannotFit", "CannotStart", "CannotVerify", "DifferentPolicy", "UnknownAccount"}:
+    if names & {
+        "CannotApply",
+        "CannotBacktest",
+        "CannotFit",
+        "CannotStart",
+        "CannotVerify",
+        "DifferentPolicy",
+        "UnknownAccount",
+    }:
         return str(error), UNUSABLE
     if "CorruptState" in names:
         return str(error), CHECK_FAILED

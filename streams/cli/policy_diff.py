@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from segmentation.application import refusals
 from segmentation.money import format_amount
 from segmentation.policy import Policy, load_policy
 from segmentation.segments import SEGMENTS, TIERS, Segment
@@ -28,6 +29,8 @@ class _Found(NamedTuple):
     effects: list[FieldEffect]
     result: WhatIf
     as_of_us: int
+    refusals: list[str]
+    """Why it cannot be applied."""
 
     def of(self, effect: Effect) -> list[FieldEffect]:
         """The fields that differ and have this effect."""
@@ -48,7 +51,9 @@ async def run_policy_diff(file: Path, *, as_json: bool) -> None:
     if unknown and not any(field.effect is Effect.ANSWERED for field in effects):
         reasons = "; ".join(f"{field.difference}: {field.why}" for field in unknown)
         raise CommandFailed(f"the state cannot tell what this policy would change ({reasons}); {_REPLAY}")
-    found = _Found(present, asked, effects, what_if_of(snapshot, present, asked), snapshot.as_of_us)
+    found = _Found(
+        present, asked, effects, what_if_of(snapshot, present, asked), snapshot.as_of_us, refusals(present, asked)
+    )
     if as_json:
         print_json(_diff_document(found))
     else:
@@ -68,6 +73,8 @@ def _show_diff(found: _Found) -> None:
             out.print(f"  {heading}: {escape(str(field.difference))} ({field.why})")
     if found.of(Effect.UNKNOWN):
         out.print(f"  {_REPLAY}")
+    for refusal in found.refusals:
+        out.print(f"  cannot be applied: {escape(refusal)}")
     currency = present.base_currency
     moved, revenue = len(result.shifts), result.moved_revenue_minor
     out.print(
@@ -154,6 +161,7 @@ def _diff_document(found: _Found) -> dict[str, Any]:
             }
             for field in found.effects
         ],
+        "refusals": found.refusals,
         "accounts": result.accounts,
         "moved_accounts": len(result.shifts),
         "share_of_accounts": share(len(result.shifts), result.accounts),

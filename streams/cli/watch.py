@@ -23,8 +23,8 @@ async def run_watch(*, risks: bool, from_beginning: bool, limit: int | None, as_
     async for record in follow(read_settings(), topic, from_beginning=from_beginning):
         if as_json:
             _print_event(record)
-        else:
-            _print_line(record, risks=risks)
+        elif not _print_line(record, risks=risks):
+            continue
         if next(shown) == limit:
             return
 
@@ -36,7 +36,8 @@ def _print_event(record: ConsumerRecord) -> None:
         err.print(f"not a change: {record.topic}[{record.partition}]@{record.offset}")
 
 
-def _print_line(record: ConsumerRecord, *, risks: bool) -> None:
+def _print_line(record: ConsumerRecord, *, risks: bool) -> bool:
+    """Returns whether there is anything to say: what a policy changed that was applied silently is for no one."""
     line: Text
     try:
         change: ChangeData | RiskData
@@ -46,12 +47,15 @@ def _print_line(record: ConsumerRecord, *, risks: bool) -> None:
         else:
             change = ChangeData.model_validate_json(record.value or b"")
             line = change_line(change)
+        if change.mode == "silent":
+            return False
     except ValueError:
         err.print(f"not a change: {record.topic}[{record.partition}]@{record.offset}")
-        return
+        return True
     if change.playbook is not None:
         line.append(f"  {escape(change.playbook.role)}: {escape(change.playbook.next_step)}")
     out.print(line)
+    return True
 
 
 def change_line(change: ChangeData) -> Text:

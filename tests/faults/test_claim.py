@@ -16,7 +16,7 @@ from streams.topics import Topic
 from tests.simulation.log import SimulatedLog, SimulatedPublisher
 from tests.simulation.loop import SimulatedLoop
 from tests.simulation.store import SimulatedRedis
-from tests.simulation.test_shard import Reading
+from tests.simulation.test_shard import Reading, always
 
 
 def test_who_claims_a_shard_reads_it_when_nobody_else_can_publish_any_more() -> None:
@@ -30,7 +30,7 @@ def test_who_claims_a_shard_reads_it_when_nobody_else_can_publish_any_more() -> 
         ShardStore(cast(Redis, redis), "test", StageName.ACCOUNTS, 0),
         publisher(),
         Reading(),
-        policy=Policy.default(),
+        policy_of=always(Policy.default()),
         partitions=1,
         cache_accounts=1,
         due_chunk_accounts=1,

@@ -88,6 +88,39 @@ async def test_accounts_go_from_population_to_population_while_a_worker_dies(
         assert len({change.data["population"] for change in moved}) > 2
 
 
+async def test_a_policy_is_applied_while_a_worker_is_killed(installation: Installation, tmp_path: Path) -> None:
+    """Under load, and the worker that takes over was started with the new file: every account is what it says then."""
+    load = Load(installation, random.Random(5))
+    with (
+        WorkerProcess(installation, tmp_path, "killed") as killed,
+        WorkerProcess(installation, tmp_path, "stays") as stays,
+    ):
+        await killed.until_said("claimed 4 shards")
+        await stays.until_said("claimed 4 shards")
+        await load.run(30)
+        await load.finish()
+        await installation.rest()
+        sending = asyncio.create_task(load.run(30))
+        await installation.apply(
+            installation.policy.with_changes(
+                version="2",
+                window_days=60,
+                new_start_days=20,
+                tiers={"key": 20, "enterprise": 40, "commercial": 40},
+            )
+        )
+        killed.kill()
+        with WorkerProcess(installation, tmp_path, "later") as later:
+            await sending
+            await load.finish()
+            changes = await check(installation)
+            later.check()
+    causes = {told.cause for of_account in changes.values() for told in of_account}
+    assert "policy_changed" in causes
+    report = await verify(installation.settings, installation.policy, installation.redis, installation.reader)
+    assert report.mismatches == []
+
+
 @pytest.mark.parametrize("days", [-400.0, 3.0])
 async def test_a_worker_whose_clock_is_wrong(installation: Installation, tmp_path: Path, days: float) -> None:
     """The broker neither refuses what seems to be from the future, nor drops what seems older than it keeps."""

@@ -103,6 +103,16 @@ class StoredAccount:
         self._save()
         return reason
 
+    def switch(self, policy: Policy) -> None:
+        """Go by another policy from now on."""
+        account, old_window_days = self.account, self.policy.window_days
+        self.policy = policy
+        self.history.load(account.history, account.blocks_needed(self.day, policy, [], is_policy_new=True))
+        reason = account.advance(self.day, policy, old_window_days=old_window_days)
+        assert reason is (Reason.POLICY_CHANGED if self.day != NO_DAY else None)
+        assert account.due_day > self.day, "due work would never end"
+        self._save()
+
     def reopen(self) -> None:
         """Forget what is in memory and read what is stored."""
         old = self.account
@@ -115,6 +125,7 @@ class StoredAccount:
             version=old.version,
             announced=old.announced,
             evidence_days=old.evidence_days,
+            policy_parity=old.policy_parity,
             purchase_days=PurchaseDays(old.purchase_days.first_day, old.purchase_days.bits),
             history=self.history.reopen(),
         )

@@ -20,6 +20,7 @@ from segmentation.account import (
     entry_id_of,
     reason_of,
 )
+from segmentation.application import NOT_LARGER
 from segmentation.events import MICROSECONDS_PER_DAY, AttributeValue, Event, Purchase, Signup
 from segmentation.ledger import OPEN_ENTRIES_MAX
 from segmentation.policy import Policy
@@ -101,6 +102,35 @@ def _deliver(events: Sequence[Event], rng: random.Random) -> list[Event]:
 def _batches(events: Sequence[Event], rng: random.Random) -> list[list[Event]]:
     cuts = sorted({0, len(events), *(rng.randint(0, len(events)) for _ in range(rng.choice((0, 2, 9))))})
     return [list(events[start:end]) for start, end in pairwise(cuts)]
+
+
+@settings(max_examples=150, deadline=None)
+@given(sets_of_events, policies, policies, st.randoms(use_true_random=False))
+def test_an_account_that_goes_by_another_policy_is_what_it_would_be_had_it_always(
+    events: list[Event], policy: Policy, other: Policy, rng: random.Random
+) -> None:
+    """Whatever came before and comes after, on every day, if the windows are no longer than they were."""
+    shorter = {name: min(policy.document()[name], other.document()[name]) for name in NOT_LARGER}
+    other = other.with_changes(**shorter)
+    stored = StoredAccount(policy)
+    told: list[Event] = []
+    batches = _batches(_deliver(events, rng), rng)
+    switch_at = rng.randint(0, len(batches))
+    for number, batch in enumerate([*batches, []]):
+        if number == switch_at and told:
+            stored.switch(other)
+            assert stored.account.version == 2 + sum(isinstance(event, Purchase) for event in told)
+            assert stored.account.policy_parity == 1
+        stored.take(batch)
+        told += batch
+        assert stored.standing == by_definition(told, stored.day, stored.policy)
+        if rng.random() < 0.5:
+            stored.reopen()
+        stored.tick(min(LAST_DAY, stored.day + rng.choice((0, 1, 1, 2, 6, 15))))
+        assert stored.standing == by_definition(told, stored.day, stored.policy)
+    for day in range(stored.day + 1, LAST_DAY + 20):
+        stored.tick(day)
+        assert stored.standing == by_definition(told, day, stored.policy)
 
 
 @settings(max_examples=150, deadline=None)

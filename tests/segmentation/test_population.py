@@ -14,6 +14,7 @@ from segmentation.policy import Policy
 from segmentation.population import CauseKind, Change, Direction, Population
 from segmentation.segments import Segment, Stage
 from segmentation.transfers import Told
+from segmentation.what_if import what_if
 from tests.segmentation.brute_force import position
 from tests.segmentation.reference_population import (
     Chains,
@@ -190,6 +191,7 @@ def test_the_configurations_see_every_cause() -> None:
         CauseKind.BACKFILL,
         CauseKind.RECOVERED,
         CauseKind.REVENUE_DUE,
+        CauseKind.POLICY_CHANGED,
         CauseKind.POPULATION_CHANGED,
     }
 
@@ -491,3 +493,54 @@ def test_what_was_told_of_an_account_that_is_not_known_yet_waits_for_its_standin
     assert changes == []
     changes, _ = population.apply([standing("a", 0, 2, reason=Reason.REFUND)], CLOCK_US)
     assert [(c.sequence, c.previous_segment) for c in changes] == [(5, Segment.KEY)]
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_another_policy_moves_whom_the_preview_says(seed: int) -> None:
+    """What `policy diff` says is what applying does: the same accounts, to the same segments, and nobody else."""
+    rng = random.Random(seed)
+    world, basis, band = World(rng, 30, 60), rng.choice(list(Basis)), rng.choice((0, 200))
+    population = new_population(basis, band)
+    for _ in range(60):
+        population.apply(world.batch(), world.clock_us)
+    present = Policy.default().with_changes(basis=str(basis), band=band // 100)
+    other = Policy.default().with_changes(
+        basis=str(rng.choice(list(Basis))),
+        band=rng.choice((0, 1, 3)),
+        tiers=rng.choice(
+            ({"key": 10, "enterprise": 60, "commercial": 30}, {"key": 40, "enterprise": 50, "commercial": 10})
+        ),
+    )
+    expected = what_if({"all": population.members.values()}, present, other)
+    before = {name: member.segment for name, member in population.members.items()}
+    population.muted = True
+    population.adopt(basis=Basis(other.basis), boundaries=other.boundaries, band=other.band_bp)
+    population.blame_policy()
+    population.tiers._check()
+    changes, _ = population.announce(population.untold(), world.clock_us)
+    assert {(c.account_id, c.previous_segment, c.current_segment) for c in changes} == {
+        (shift.account_id, shift.previous, shift.current) for shift in expected.shifts
+    }
+    assert {change.cause.kind for change in changes} <= {CauseKind.POLICY_CHANGED}
+    assert all(before[change.account_id] is change.previous_segment for change in changes)
+    assert not population.displaced_by_policy
+
+
+def test_what_happens_before_a_policy_is_told_is_told_with_it() -> None:
+    """An account that is bought from while its change by the policy waits to be told has one change, by the policy."""
+
+    def standing(name: str, revenue_minor: int, version: int) -> Standing:
+        return Standing(name, "established", revenue_minor, version, 1, "purchase", f"{name}{version}", None)
+
+    population = new_population(Basis.ACCOUNTS, 0)
+    population.apply([standing(name, 100 * n, 1) for n, name in enumerate("abcdefghij", 1)], 1)
+    population.muted = True
+    population.adopt(basis=Basis.ACCOUNTS, boundaries=(1_000, 2_000), band=0)
+    population.blame_policy()
+    waiting = set(population.displaced_by_policy)
+    assert "h" in waiting
+    changes, _ = population.apply([standing("h", 790, 2)], 2)
+    assert [(c.account_id, c.cause.kind, c.cause.event_id) for c in changes] == [("h", CauseKind.POLICY_CHANGED, None)]
+    assert population.displaced_by_policy == waiting - {"h"}
+    changes, _ = population.apply([standing("a", 5_000, 3)], 3)
+    assert [c.cause.kind for c in changes if c.account_id == "a"] == [CauseKind.PURCHASE]

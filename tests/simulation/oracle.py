@@ -23,6 +23,7 @@ from streams.snapshot import Snapshot
 from streams.topics import ACCOUNT_INPUTS, EVENT_TOPICS, Topic
 from tests.simulation.load import Meaning
 from tests.simulation.log import Record, SimulatedLog
+from tests.simulation.operator import SILENT
 
 TIERS = ("key", "enterprise", "commercial")
 
@@ -344,6 +345,10 @@ def _changes(snapshot: Snapshot, log: SimulatedLog, kind: Chains) -> Iterator[Wr
             if before and data["effective_at"] < before["effective_at"]:
                 yield Wrong("effective_order", f"{account_id}:{sequence}", before["effective_at"], data["effective_at"])
             chain.append((data, record))
+            of_policy = data["cause"]["kind"] if kind is SEGMENTS else data["trigger"]
+            is_silent = of_policy == "policy_changed" and data["policy_version"].endswith(SILENT)
+            if (data["mode"] == "silent") is not is_silent:
+                yield Wrong("silent_mode", f"{account_id}:{sequence}", is_silent, data)
     latest = {(record.key or b"").decode(): record for record in all_records(log, kind.latest)}
     members = {account_id: member for account_id, (member, _) in snapshot.members().items()}
     for account_id in sorted(chains.keys() | latest.keys() | members.keys()):

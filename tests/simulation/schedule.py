@@ -19,7 +19,7 @@ from state.keys import StageName, shard_keys
 from streams import ranking, worklists
 from streams import settings as real_settings
 from streams.log import LogReader
-from streams.messages import Tick
+from streams.messages import PolicySwitch, Tick
 from streams.oracle.verification import verify
 from streams.rest import look
 from streams.snapshot import Snapshot, read_snapshot
@@ -29,6 +29,7 @@ from tests.simulation.load import Load
 from tests.simulation.log import SimulatedLog, SimulatedReader
 from tests.simulation.loop import PROCESS, NothingToDo, SimulatedLoop
 from tests.simulation.network import Network, Troubles
+from tests.simulation.operator import Operator
 from tests.simulation.oracle import wrongs
 from tests.simulation.store import SimulatedRedis
 from tests.simulation.worker import PREFIX, Settings, World
@@ -36,6 +37,8 @@ from tests.simulation.worker import PREFIX, Settings, World
 PARTITIONS = 2
 REST_SECONDS = 120.0
 """Within so many virtual seconds after the last fault everything is at rest."""
+SETTLE_SECONDS = 15.0
+"""Until somebody looks whether all goes by the policy that was applied last."""
 LOOK_SECONDS = 0.25
 STEPS_MAX = 400_000
 SQL_EVERY = 500
@@ -65,7 +68,7 @@ _POLICIES = [
         window_days=window_days,
         new_start_days=new_start_days,
         model=_MODEL,
-        engagement_days=6,
+        engagement_days=6 + (basis == "revenue"),
         potential={"horizon_days": 3},
         needs={"training": {"next_step": "Book a course"}},
         icp=[{"attribute": "employees", "at_least": 100, "points": 60}],
@@ -132,6 +135,7 @@ class Schedule:
         self.load = Load(chance, self.policy, self.log, chance.randint(4, 12))
         self.world = World(self.loop, chance, settings, self.log, self.redis, self.note)
         self.faults = Faults(self.world)
+        self.operator = Operator(self.world, _POLICIES)
 
     def note(self, text: str) -> None:
         """Into the trace."""
@@ -160,7 +164,7 @@ class Schedule:
             self.wrongs,
             [f"{at:8.3f} {text}" for at, text in self.trace],
             self.loop.digest,
-            self.faults.counts,
+            self.faults.counts + Counter(self.operator.counts),
             self.load.events,
             sum(member.sequence for member, _ in snapshot.members().values()) if snapshot else 0,
             self.loop.steps,
@@ -170,6 +174,7 @@ class Schedule:
     async def _run(self) -> Snapshot | None:
         chance, load = self.chance, self.load
         faults = self.loop.start(None, self.faults.run())
+        operator = self.loop.start(None, self.operator.run())
         for _ in range(chance.randint(8, 20)):
             load.send(chance.randint(1, 6))
             await asyncio.sleep(chance.random() ** 3 * 4)
@@ -181,11 +186,14 @@ class Schedule:
         if not finishes_late:
             load.finish()
         await faults
+        await operator
         if finishes_late:
             load.finish()
         load.last_tick()
         self.world.wall_clock_us = load.now_us
         self.note("the faults are over, the last tick is sent")
+        await asyncio.sleep(SETTLE_SECONDS)
+        await self.operator.complete()
         return await self._rest()
 
     async def _rest(self) -> Snapshot | None:
@@ -210,7 +218,9 @@ class Schedule:
                 self.wrongs.append(f"rest: not within {REST_SECONDS:g} s: {reason}")
                 return None
         await asyncio.sleep(1.0)  # the markers of the last transactions
-        return await read_snapshot(redis, _SETTINGS)
+        snapshot = await read_snapshot(redis, _SETTINGS)
+        self.policy = self.world.files[snapshot.founding.policy_hash]
+        return snapshot
 
     def check(self) -> list[str]:
         """What the oracle in Python has to say of it, once it is over."""
@@ -234,7 +244,7 @@ class Schedule:
         number, progress = _METAS.index(key), orjson.loads(stored)
         ticks = self.log.places[Topic.TICKS, number].meanings[: progress.get("ticks", 0)]
         for tick in ticks[-1:]:
-            if isinstance(tick, Tick) and any(progress.get(t, 0) < end for t, end in tick.ends.items()):
+            if isinstance(tick, Tick | PolicySwitch) and any(progress.get(t, 0) < end for t, end in tick.ends.items()):
                 self.wrongs.append(f"time overtook data: shard {number} at {progress}, tick with {tick.ends}")
 
 

@@ -165,6 +165,10 @@ class SimulatedRedis:
         """HSET."""
         await self.network.call(self._write, "HSET", key, [part for pair in mapping.items() for part in pair])
 
+    async def hlen(self, key: str) -> int:
+        """HLEN."""
+        return await self.network.call(lambda: len(self._hash(key)))
+
     async def hscan(self, key: str, cursor: int = 0, count: int = 0) -> tuple[int, dict[bytes, bytes]]:
         """HSCAN, in one round trip."""
         assert not cursor

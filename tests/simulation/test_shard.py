@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import pytest
 from redis.asyncio import Redis
 
-from segmentation.account import Standing
+from segmentation.account import NEVER, Account, Standing
 from segmentation.events import MICROSECONDS_PER_DAY
 from segmentation.order_index import Basis
 from segmentation.policy import Policy
@@ -17,21 +17,27 @@ from segmentation.population import Member, Population
 from segmentation.risk import Risk
 from segmentation.segments import Segment, Stage
 from segmentation.transfers import Departure, HandOver, Told
-from state.documents import encode_member
+from state.documents import decode_account, encode_account, encode_member
+from state.founding import AppliedPolicy
 from state.keys import StageName
 from state.shard_store import Commit, ShardStore
 from streams.accounts import AccountShard
+from streams.applying import PolicyOf
 from streams.changes import ChangeWriter
 from streams.dead_letters import dead_letter
 from streams.messages import (
     HandedOver,
+    NewPolicy,
     Outgoing,
+    PolicySwitch,
     Standings,
     Tick,
     decode_told,
     encode_hand_over,
+    encode_new_policy,
     encode_outgoing,
     encode_standings,
+    encode_switch,
     encode_tick,
 )
 from streams.ranking import RankingShard, ToldReader
@@ -65,6 +71,15 @@ class Reading:
         return dict.fromkeys(offsets, 0)
 
 
+def always(policy: Policy) -> PolicyOf:
+    """This one, until another one is applied."""
+
+    async def policy_of(applied: AppliedPolicy | None) -> Policy:
+        return Policy.of(applied.policy, policy.canonical_rest()) if applied else policy
+
+    return policy_of
+
+
 class Scene:
     """One account shard that exists, and a way to it."""
 
@@ -75,7 +90,7 @@ class Scene:
             self.store(),
             SimulatedPublisher(SimulatedLog(1, Random(0)), Random(0)),
             Reading(),
-            policy=Policy.default(),
+            policy_of=always(Policy.default()),
             partitions=1,
             cache_accounts=1,
             due_chunk_accounts=1,
@@ -205,13 +220,18 @@ async def nothing(_: Mapping[str, int]) -> AsyncIterator[tuple[Topic, Record]]:
 
 
 def _ranking(
-    redis: SimulatedRedis, publisher: SimulatedPublisher, read_told: ToldReader, policy: Policy | None = None
+    redis: SimulatedRedis,
+    publisher: SimulatedPublisher,
+    read_told: ToldReader,
+    policy: Policy | None = None,
+    partitions: int = 1,
 ) -> RankingShard:
     return RankingShard(
         ShardStore(cast(Redis, redis), "test", StageName.RANKING, 0),
         publisher,
         Reading(),
-        policy=policy or Policy.default(),
+        policy_of=always(policy or Policy.default()),
+        partitions=partitions,
         read_told=read_told,
         partition_of=lambda key: 0,
         wall_clock=lambda: 0,
@@ -547,6 +567,190 @@ def test_a_claim_that_is_cancelled_leaves_no_relay_behind() -> None:
         await shard.claim()
         assert not running
         await shard.close()
+
+    simulated(test)
+
+
+# -- another policy ----------------------------------------------------------------------------------------------------
+
+BY_REVENUE = Policy.default().with_changes(band=0, new_start_days=0)
+BY_ACCOUNTS = BY_REVENUE.with_changes(version="by-accounts", basis="accounts", new_start_days=1)
+
+
+def applied(policy: Policy, number: int = 1, *, is_silent: bool = False) -> AppliedPolicy:
+    """As it is noted and told."""
+    return AppliedPolicy(number, policy.canonical(), policy.hash, is_silent)
+
+
+class Telling:
+    """Two account shards, as a ranking shard hears of them."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.log = SimulatedLog(1, Random(0))
+        self.redis = scene.redis
+        self._end = 0
+
+    async def begin(self) -> RankingShard:
+        """A ranking shard of its own."""
+        await ShardStore(cast(Redis, self.redis), "test", StageName.RANKING, 0).create()
+        return await self.claimed()
+
+    async def claimed(self) -> RankingShard:
+        """As the next worker has it."""
+        publisher = SimulatedPublisher(self.log, Random(0), transactional_id="ranking")
+        shard = _ranking(self.redis, publisher, nothing, BY_REVENUE, partitions=2)
+        await shard.claim()
+        return shard
+
+    async def tell(self, shard: RankingShard, *values: bytes) -> None:
+        """In one batch."""
+        records = [
+            Record((Topic.STANDINGS, 0), self._end + number, 0, b"all", value, (), None, None)
+            for number, value in enumerate(values)
+        ]
+        begin, self._end = self._end, self._end + len(values)
+        await shard.offer(Topic.STANDINGS, cast(Batch, OneBatch(records, begin, self._end)))
+        await asyncio.sleep(1)
+
+    def changes(self) -> list[tuple[str, str, str, str, str]]:
+        """Account, segment, cause, mode and version of the policy."""
+        found = [json.loads(record.value or b"") for record in self.log.places[Topic.SEGMENT_CHANGES, 0].read(0, 99)[0]]
+        return [
+            (c["account_id"], c["current_segment"], c["cause"]["kind"], c["mode"], c["policy_version"]) for c in found
+        ]
+
+
+def told_of(source: int, ticks: int, *standings: tuple[str, int, int]) -> bytes:
+    """What an account shard tells when it has taken so many ticks: of accounts, the revenue and version."""
+    told = [
+        Standing(name, "established", revenue_minor, version, 1, "purchase", None, None)
+        for name, revenue_minor, version in standings
+    ]
+    return encode_standings(Standings(source, {str(Topic.TICKS): ticks}, None, MICROSECONDS_PER_DAY, "live", told))
+
+
+@pytest.mark.parametrize("is_silent", [False, True])
+def test_accounts_are_ranked_by_another_policy_once_every_shard_tells_by_it(is_silent: bool) -> None:
+    """Until then nobody is moved, and nothing is said; also where the worker changes on the way."""
+
+    async def test(scene: Scene) -> None:
+        telling = Telling(scene)
+        shard = await telling.begin()
+        await telling.tell(shard, told_of(0, 1, ("a", 50, 2), ("b", 30, 2)), told_of(1, 1, ("c", 20, 2)))
+        before = telling.changes()
+        assert [change[:2] for change in before] == [("a", "key"), ("b", "enterprise"), ("c", "commercial")]
+        switch = applied(BY_ACCOUNTS, is_silent=is_silent)
+        anew = encode_new_policy(NewPolicy(0, 2, True, switch))
+        await telling.tell(shard, anew, told_of(0, 2, ("a", 50, 3), ("b", 30, 3)), told_of(0, 2))
+        await shard.close()
+        shard = await telling.claimed()
+        await telling.tell(shard, told_of(1, 1, ("c", 1_000, 3)), told_of(1, 1))
+        assert telling.changes() == before
+        assert (shard.applied, shard.next_policy, list(shard.awaited)) == (None, switch, ["1"])
+        anew = encode_new_policy(NewPolicy(1, 9, True, switch))
+        await telling.tell(shard, anew, told_of(1, 9, ("c", 20, 4)), told_of(1, 9))
+        assert (shard.applied, shard.next_policy) == (switch, None)
+        mode = "silent" if is_silent else "live"
+        # by accounts the positions are 0, 1/3 and 2/3
+        assert telling.changes() == [*before, ("c", "enterprise", "policy_changed", mode, "by-accounts")]
+        await telling.tell(shard, told_of(1, 9, ("c", 60, 5)))
+        assert telling.changes()[len(before) + 1 :] == [
+            ("a", "enterprise", "boundary_moved", "live", "by-accounts"),
+            ("c", "key", "purchase", "live", "by-accounts"),
+        ]
+        await shard.close()
+
+    simulated(test)
+
+
+def test_what_is_told_by_an_older_policy_afterwards_is_no_news() -> None:
+    """An account shard that went back in time to before the switch comes to it again, and tells everything then."""
+
+    async def test(scene: Scene) -> None:
+        telling = Telling(scene)
+        shard = await telling.begin()
+        await telling.tell(shard, told_of(0, 1, ("a", 90, 2), ("b", 10, 2)), told_of(1, 1))
+        switch = applied(BY_ACCOUNTS)
+        for source, told in ((0, [("a", 50, 3), ("b", 10, 3)]), (1, [])):
+            anew = encode_new_policy(NewPolicy(source, 2, True, switch))
+            await telling.tell(shard, anew, told_of(source, 2, *told), told_of(source, 2))
+        assert shard.applied == switch
+        members = shard.populations["all"].members
+        await telling.tell(shard, told_of(0, 1, ("a", 95, 4)), told_of(0, 1))
+        assert members["a"].revenue_minor == 50
+        await telling.tell(shard, encode_new_policy(NewPolicy(0, 2, True, switch)))
+        await telling.tell(shard, told_of(0, 2, ("a", 55, 4), ("b", 10, 3)))
+        assert members["a"].revenue_minor == 55
+        assert (shard.applied, shard.next_policy) == (switch, None)
+        await shard.close()
+
+    simulated(test)
+
+
+async def offer_switch(scene: Scene, offset: int, policy: AppliedPolicy, ends: dict[str, int] | None = None) -> None:
+    """A policy among the ticks."""
+    value = encode_switch(PolicySwitch(policy, ends or {}))
+    record = Record((Topic.TICKS, 0), offset, 0, None, value, (), None, None)
+    await scene.shard.offer(Topic.TICKS, cast(Batch, OneBatch([record], offset, offset + 1)))
+
+
+def test_a_policy_waits_for_the_data_before_it_and_ticks_wait_for_the_policy() -> None:
+    """It is one point of the log, for all that a shard reads."""
+
+    async def test(scene: Scene) -> None:
+        await scene.begin()
+        await scene.offer_tick(0, 10)
+        await offer_switch(scene, 1, applied(Policy.default().with_changes(window_days=30)), {"purchases": 1})
+        await scene.offer_tick(2, 20)
+        assert (scene.shard.day, scene.shard.policy.window_days) == (10, 365)
+        await scene.shard.offer(Topic.PURCHASES, cast(Batch, OneBatch([], 0, 1)))
+        assert (scene.shard.day, scene.shard.policy.window_days) == (20, 30)
+        assert scene.shard.counts[Topic.TICKS] == {"applied": 3, "duplicates": 0, "dead_letters": 0}
+        await scene.shard.close()
+
+    simulated(test)
+
+
+def test_every_account_is_worked_out_anew_though_a_scan_misses_some() -> None:
+    """The shard knows how many there are, and looks again; the next policy waits for the last of them."""
+    redis = ScansShort(2)
+
+    async def test(scene: Scene) -> None:
+        await scene.begin()
+        shard = scene.shard
+        commit = Commit(shard.progress, shard._state())
+        for name in "abc":
+            account = Account(name, day=9, first_purchase_day=2, version=2, announced=True, due_day=NEVER)
+            commit.set("documents", name, encode_account(account))
+        await shard.commit(commit, [])
+        await scene.offer_tick(0, 10)
+        policies = [applied(Policy.default().with_changes(new_start_days=days), days) for days in (1, 2)]
+        await offer_switch(scene, 1, policies[0])
+        assert shard.not_anew == 3
+        await offer_switch(scene, 2, policies[1])
+        assert shard.applied == policies[0]
+        await asyncio.sleep(60)
+        assert (shard.applied, shard.not_anew) == (policies[1], 0)
+        documents = cast(dict[bytes, bytes], redis.keyspace[shard.store.keys.documents])
+        accounts = [decode_account(name.decode(), document, None) for name, document in documents.items()]
+        assert {(account.version, account.policy_parity) for account in accounts} == {(4, 0)}
+        assert scene.failures == []
+        await shard.close()
+
+    simulated(test, redis)
+
+
+def test_accounts_that_are_counted_and_not_there_are_corrupt() -> None:
+    """However often they are looked for: a person must look."""
+
+    async def test(scene: Scene) -> None:
+        await scene.begin()
+        shard = scene.shard
+        commit = Commit(shard.progress, shard._state() | {"not_anew": 1, "policies_of_accounts": 1})
+        await shard.commit(commit, [])
+        await shard.claim()
+        await asyncio.sleep(60)
+        assert [type(failure) for failure in scene.failures] == [CorruptState]
 
     simulated(test)
 

@@ -19,6 +19,7 @@ from state import founding
 from state.keys import StageName
 from state.shard_store import ShardStore
 from streams.accounts import AccountShard
+from streams.applying import Policies
 from streams.partitions import partition_of
 from streams.ranking import RankingShard
 from streams.relay import Publisher
@@ -80,6 +81,10 @@ class World:
         """How often a batch is lost between the consumer and the stream."""
         self.ended: Callable[[Worker, BaseException], None] = lambda worker, error: None
         """Called when a worker has ended by an error."""
+        self.policy = settings.policy
+        """Of the file that a worker is started with."""
+        self.files = {self.policy.hash: self.policy}
+        """All files there are, by the hash of their rules: one of them is at hand where another one is refused."""
         self.group = Group(self)
         self.workers: list[Worker] = []
         """Those that run."""
@@ -227,21 +232,28 @@ class Worker:
 
     async def _prepare(self) -> None:
         """See streams.worker.Worker.prepare."""
-        world, policy = self.world, self.world.settings.policy
-        redis = cast(Redis, world.redis)
+        world, redis = self.world, cast(Redis, self.world.redis)
         while True:
+            policy = world.policy
             try:
                 numbers = range(world.settings.partitions)
                 bounds = await self.reader.bounds([*told_places({}, self.reader.partition_count)])
                 was_told = any(bound.end > bound.first for bound in bounds.values())
-                if await founding.read_founding(redis, PREFIX) is None:
+                known = await founding.read_founding(redis, PREFIX)
+                if known is None:
                     if was_told and not self._rebuild:
                         raise CorruptState("the store holds nothing, but the log holds changes")
                     beginnings = await beginnings_of_shards(redis, PREFIX, self.reader, len(numbers))
-                    await founding.found(
+                    known = await founding.found(
                         redis, PREFIX, policy.canonical(), policy.hash, world.settings.partitions, beginnings
                     )
-                return
+                if known.policy_hash == policy.hash:
+                    rest = policy.canonical_rest()
+                    if known.rest != rest:
+                        await founding.note_rest(redis, PREFIX, rest, policy.risk_hash, policy.classification_hash)
+                    self._policies = Policies(redis, PREFIX, policy, known.number)
+                    return
+                world.policy = world.files[known.policy_hash]  # it is refused, and says so
             except (KafkaError, RedisError, OSError):
                 await asyncio.sleep(START_AGAIN_SECONDS)  # it ends, and whoever runs it starts it again
 
@@ -380,14 +392,14 @@ class Worker:
             "relay_interval_ms": settings.relay_interval_ms,
             "outbox_records_max": settings.outbox_records_max,
             "failed": self._failed,
-            "policy": settings.policy,
+            "policy_of": self._policies.of,
+            "partitions": settings.partitions,
         }
         if stage is StageName.ACCOUNTS:
             return AccountShard(
                 store,
                 publisher,
                 self,
-                partitions=settings.partitions,
                 cache_accounts=settings.cache_accounts,
                 due_chunk_accounts=settings.due_chunk_accounts,
                 ranking=lambda number: store_of(StageName.RANKING, number),

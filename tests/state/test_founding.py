@@ -4,7 +4,16 @@ import asyncio
 
 from redis.asyncio import Redis
 
-from state.founding import Beginning, Founding, agreed_beginning, found, note_rest, read_founding
+from state.founding import (
+    AppliedPolicy,
+    Beginning,
+    Founding,
+    agreed_beginning,
+    found,
+    note_applied,
+    note_rest,
+    read_founding,
+)
 from state.keys import StageName
 from state.shard_store import SCHEMA_VERSION, Claim, Commit, ShardStore
 from tests.state.conftest import PREFIX
@@ -59,6 +68,24 @@ async def test_the_rest_of_the_rules_is_noted_and_nothing_else_changes(redis: Re
         noted = founding._replace(rest=rest, risk_hash="risk", classification_hash="classification")
         assert await read_founding(redis, PREFIX) == noted
         assert await found(redis, PREFIX, "policy two", "2", 2) == noted
+
+
+async def test_a_policy_that_is_applied_holds_and_the_first_one_is_kept(redis: Redis) -> None:
+    """Under each number there is one, of two at once the first; shards that are behind find what they go by."""
+    assert await note_applied(redis, PREFIX, AppliedPolicy(1, "two", "2", False)) is None
+    await empty(redis)
+    founding = await found(redis, PREFIX, "policy one", "1", 2)
+    two, three = AppliedPolicy(1, "policy two", "2", False), AppliedPolicy(2, "policy three", "3", True)
+    noted = await note_applied(redis, PREFIX, two, "rest one")
+    assert noted == founding._replace(
+        policy="policy two", policy_hash="2", applied=two, first_policy="policy one", rests_before={1: "rest one"}
+    )
+    assert noted is not None and (founding.number, noted.number) == (0, 1)
+    assert await note_applied(redis, PREFIX, three._replace(number=1), "rest two") == noted
+    noted = await note_applied(redis, PREFIX, three)
+    assert noted is not None and noted.applied == three
+    assert (noted.policy, noted.first_policy, noted.rests_before) == ("policy three", "policy one", {1: "rest one"})
+    assert await read_founding(redis, PREFIX) == noted == await found(redis, PREFIX, "policy one", "1", 2)
 
 
 async def test_two_who_found_at_once_agree(redis: Redis) -> None:

@@ -15,8 +15,8 @@ from tests.streams.command_line import POLICY, environment, is_one_line, resegme
 
 COMMANDS = (
     "demo", "dev", "topics create", "topics check", "worker", "replay", "send purchase", "send refund",
-    "send signup", "send engagement", "watch", "explain", "report", "capacity", "policy check", "policy diff", "export",
-    "verify", "fit", "backtest", "dead-letters", "doctor",
+    "send signup", "send engagement", "watch", "explain", "report", "capacity", "policy check", "policy diff",
+    "policy apply", "export", "verify", "fit", "backtest", "dead-letters", "doctor",
 )  # fmt: skip
 
 

@@ -15,8 +15,20 @@ from hypothesis import strategies as st
 
 from segmentation.account import Standing
 from segmentation.policy import Policy
+from state.founding import AppliedPolicy
 from streams.embedded import Embedded
-from streams.messages import Standings, Tick, decode_tick, decode_told, encode_standings, encode_tick
+from streams.messages import (
+    NewPolicy,
+    PolicySwitch,
+    Standings,
+    Tick,
+    decode_tick_or_switch,
+    decode_told,
+    encode_new_policy,
+    encode_standings,
+    encode_switch,
+    encode_tick,
+)
 from streams.oracle import verify
 from streams.partitions import partition_of
 from streams.topics import Topic
@@ -126,6 +138,9 @@ def test_the_largest_records() -> None:
 
 
 TICK = Tick(1_770_000_000_000_000, "live", {"purchases": 5, "signups": 0})
+SWITCH = PolicySwitch(
+    AppliedPolicy(1, Policy.default().canonical(), Policy.default().hash, False), {"purchases": 5, "signups": 0}
+)
 STANDINGS = Standings(
     1,
     {"purchases": 5, "ticks": 1},
@@ -140,7 +155,13 @@ STANDINGS = Standings(
 
 
 @pytest.mark.parametrize(
-    ("encoded", "decode"), [(encode_tick(TICK), decode_tick), (encode_standings(STANDINGS), decode_told)]
+    ("encoded", "decode"),
+    [
+        (encode_tick(TICK), decode_tick_or_switch),
+        (encode_switch(SWITCH), decode_tick_or_switch),
+        (encode_standings(STANDINGS), decode_told),
+        (encode_new_policy(NewPolicy(1, 5, True, SWITCH.applied)), decode_told),
+    ],
 )
 def test_what_the_stages_write_for_each_other(encoded: bytes, decode: Callable[[bytes | None], object]) -> None:
     """Spoiled: it is what it should be, or a ValueError, which is a dead letter."""
@@ -237,7 +258,8 @@ def spoilt(record: Fuzzed, chance: random.Random) -> Iterator[Fuzzed]:
 async def send_spoiled(installation: Installation, chance: random.Random) -> None:
     """Ticks and standings that are none: those that are would be the time, and true."""
     for topic, encoded, decode in (
-        (Topic.TICKS, encode_tick(TICK), decode_tick),
+        (Topic.TICKS, encode_tick(TICK), decode_tick_or_switch),
+        (Topic.TICKS, encode_switch(SWITCH), decode_tick_or_switch),
         (Topic.STANDINGS, encode_standings(STANDINGS), decode_told),
     ):
         sent = 0

@@ -1,0 +1,136 @@
+"""Another policy for accounts that go on: how it is applied, and by which one the shards of a worker go.
+
+`apply_policy` notes it beside the founding and writes it into the log, among the ticks of each partition. An account
+shard takes it from there, when it has applied all that was there before, and keeps it in its state; a ranking shard
+hears of it from the account shards.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from redis.asyncio import Redis
+
+from segmentation.application import refusals
+from segmentation.policy import Policy
+from state.founding import AppliedPolicy, Founding, note_applied, note_rest, read_founding
+from state.shard_store import NoSuchShard
+from streams.messages import PolicySwitch, encode_switch
+from streams.rest import ShardsNow, look
+from streams.shard import LogPosition
+from streams.snapshot import NoInstallation
+from streams.topics import EVENT_TOPICS, Topic
+
+PolicyOf = Callable[[AppliedPolicy | None], Awaitable[Policy]]
+"""The whole policy of a shard with such rules; None: those that the installation was founded with."""
+
+
+class CannotApply(Exception):
+    """The policy was not applied, and nothing was changed. The message says why."""
+
+
+class Bounds(Protocol):
+    """What is asked of a reader of the log."""
+
+    async def bounds(self, partitions: Sequence[tuple[Topic, int]]) -> dict[tuple[Topic, int], LogPosition]:
+        """Where the log begins and ends."""
+
+
+class Policies:
+    """By which policies the shards of one worker go.
+
+    The rules are each shard's own: they are in its state, and come through the log. All else comes from the worker's
+    policy, until one is applied: then from that.
+    """
+
+    def __init__(self, redis: Redis, prefix: str, policy: Policy, number: int) -> None:
+        """policy: the worker's, which has the rules of that number."""
+        self._redis, self._prefix = redis, prefix
+        self._rest, self._number = policy.canonical_rest(), number
+
+    async def of(self, applied: AppliedPolicy | None) -> Policy:
+        """The whole policy of a shard with such rules; None: those of the founding. One round trip.
+
+        Raises NoSuchShard, RedisError, and ValueError for rules that this version of the program does not know.
+        """
+        known = await read_founding(self._redis, self._prefix)
+        if known is not None and applied is not None and applied.number > known.number:
+            known = await note_applied(self._redis, self._prefix, applied)  # the store went back, and the log did not
+        if known is None:
+            raise NoSuchShard(f"what the installation {self._prefix!r} was founded with is gone")
+        number = applied.number if applied else 0
+        if number < known.number:
+            rest = known.rests_before.get(number + 1, known.rest)  # it is on its way, and takes both at once
+        else:
+            rest = self._rest if known.number == self._number else known.rest
+        rest = rest if rest is not None else self._rest
+        return Policy.of(applied.policy if applied else known.first_policy or known.policy, rest)
+
+
+def applied_of(state: Mapping[str, Any], name: str = "policy") -> AppliedPolicy | None:
+    """The policy that was applied last to a shard with this state; None: none was."""
+    found = state.get(name)
+    return AppliedPolicy(*found) if found else None
+
+
+def in_force(founding: Founding, policy: Policy) -> Policy:
+    """A reader's own policy with the rules that the installation goes by: no file of a reader decides on segments.
+
+    Raises ValueError for rules that this version of the program does not know.
+    """
+    return Policy.of(founding.policy, policy.canonical_rest())
+
+
+def behind(founding: Founding, now: ShardsNow) -> list[int]:
+    """The account shards that do not go by the policy that was applied last."""
+    return [number for number, shard in enumerate(now.accounts) if applied_of(shard.state) != founding.applied]
+
+
+async def apply_policy(
+    redis: Redis,
+    prefix: str,
+    reader: Bounds,
+    write: Callable[[int, bytes], Awaitable[object]],
+    asked: Policy,
+    *,
+    is_silent: bool,
+) -> AppliedPolicy:
+    """Apply a policy to an installation: note it, then `write` it into each partition of the ticks.
+
+    May be repeated after any error, with the same policy: then it completes what was begun. Returns once everything is
+    written; the shards follow. Raises CannotApply, NoInstallation, KafkaError, RedisError.
+    """
+    founding = await read_founding(redis, prefix)
+    if founding is None:
+        raise NoInstallation(f"the store holds no installation under {prefix!r}")
+    now = await look(redis, prefix, founding.partitions)
+    if asked.hash == founding.policy_hash and founding.applied is not None and behind(founding, now):
+        applied = founding.applied
+    else:
+        applied = _new_application(founding, now, asked, is_silent=is_silent)
+        noted = await note_applied(redis, prefix, applied, founding.rest)
+        if noted is None or noted.applied != applied:
+            raise CannotApply("another policy was applied at the same moment: look at it, then try again")
+    await note_rest(redis, prefix, asked.canonical_rest(), asked.risk_hash, asked.classification_hash)
+    numbers = range(founding.partitions)
+    bounds = await reader.bounds([(topic, number) for topic in EVENT_TOPICS for number in numbers])
+    for number in numbers:
+        ends = {str(topic): bounds[topic, number].end for topic in EVENT_TOPICS}
+        await write(number, encode_switch(PolicySwitch(applied, ends)))
+    return applied
+
+
+def _new_application(founding: Founding, now: ShardsNow, asked: Policy, *, is_silent: bool) -> AppliedPolicy:
+    """Raises CannotApply."""
+    if asked.hash == founding.policy_hash:
+        raise CannotApply(
+            "the installation goes by these rules already; what decides no segment a worker takes over at its start"
+        )
+    if now.missing or not all(shard.state.get("mode") for shard in now.accounts):
+        raise CannotApply(now.missing or "the state has no time yet: no account has a segment before the first tick")
+    try:
+        present = Policy.of(founding.policy, asked.canonical_rest())
+    except ValueError:
+        raise CannotApply("the state goes by a policy that this version of the program does not know") from None
+    if problems := refusals(present, asked):
+        raise CannotApply(f"this takes a new state, worked out from the log: {'; '.join(problems)}")
+    return AppliedPolicy(founding.number + 1, asked.canonical(), asked.hash, is_silent)
