@@ -300,6 +300,8 @@ class RankingShard(Shard):
             self._corrected(entry, record)
             for entry, change_id, record in outbox
             if not change_id
+            # a hand-over may be told again, for a population that was lost
+            or change_id[0] is Topic.HAND_OVERS
             or (
                 change_id[:2] not in forked
                 and change_id[2] > sequences.get(change_id[:2], 0)
@@ -351,8 +353,6 @@ class RankingShard(Shard):
     def _is_of_the_past(self, change_id: ChangeId, record: Outgoing) -> bool:
         """Whether a change that waits was decided after the account was handed over, by who did not know."""
         topic, account_id, sequence = change_id
-        if topic is Topic.HAND_OVERS:
-            return False
         population = self._population(json_object(record.value)["population"])
         known, transfer = population.transfers.get(account_id), int(header(record.headers, TRANSFER) or 0)
         if transfer >= known.left:

@@ -472,6 +472,35 @@ def test_an_account_that_was_handed_over_is_announced_no_more() -> None:
     simulated(test)
 
 
+def test_a_hand_over_that_waits_is_sent_although_it_was_told_before() -> None:
+    """All shards were lost, and are made anew from the log: the population that it is for has not heard of it."""
+    log = SimulatedLog(1, Random(0))
+    given = HandedOver(0, "live", HandOver("a", 1, "unknown", "north", Told("unknown", 3, Segment.KEY, 0)))
+    topics: list[str] = [Topic.HAND_OVERS, Topic.STANDINGS]
+    waiting = Outgoing(topics, b"a\0unknown", encode_hand_over(given), [("ce_inputoffset", b"2")], 0, 0)
+
+    async def read_told(_: Mapping[str, int]) -> AsyncIterator[tuple[Topic, Record]]:
+        place = Topic.HAND_OVERS, 0
+        yield Topic.HAND_OVERS, Record(place, 0, 0, waiting.key, waiting.value, waiting.headers, None, None)
+
+    async def test(scene: Scene) -> None:
+        store = ShardStore(cast(Redis, scene.redis), "test", StageName.RANKING, 0)
+        await store.create()
+        await store.claim("another worker")
+        commit = Commit({}, {})
+        commit.outbox = [encode_outgoing(waiting)]
+        await store.commit(commit)
+        publisher = SimulatedPublisher(log, Random(0), transactional_id="ranking")
+        shard = _ranking(scene.redis, publisher, read_told)
+        await shard.claim()
+        await asyncio.sleep(1)
+        [sent] = log.places[Topic.STANDINGS, 0].read(0, 9)[0]
+        assert decode_told(sent.value) == given
+        await shard.close()
+
+    simulated(test)
+
+
 def test_what_a_sleeper_decided_beside_the_world_is_taken_back() -> None:
     """It woke when the store was back where it had been its own, and cut its batches in another way than the others.
 
