@@ -60,7 +60,7 @@ def show_segments_and_roles(found: CapacityNow) -> None:
             escape(role.role),
             hours(role.minutes_a_quarter),
             _signed(hours(role.minutes_change, sign="+")),
-            f"{_hundredths(role.people_needed) / 100:,.2f}",
+            people(role.people_needed),
             f"{role.people:,}",
             Text("short", "bold red") if role.is_short else "",
         )
@@ -116,6 +116,11 @@ def _hundredths(people: Fraction) -> int:
     return ceil(people * 100)
 
 
+def people(needed: Fraction) -> str:
+    """How many are needed, with two decimals, rounded up."""
+    return f"{_hundredths(needed) / 100:,.2f}"
+
+
 def _document(found: CapacityNow) -> dict[str, Any]:
     loads = found.capacity
     return {
@@ -123,13 +128,14 @@ def _document(found: CapacityNow) -> dict[str, Any]:
         "moves_since": format_instant(found.since_us) if found.as_of_us else None,
         "accounts_with_moves_missing": found.incomplete,
         "segments": [load._asdict() for load in loads.segments],
-        "roles": [_role(role) for role in loads.roles],
+        "roles": [role_document(role) for role in loads.roles],
         "owners": [load._asdict() for load in loads.owners],
         "unowned": {"accounts": loads.unowned.accounts, "minutes_a_quarter": loads.unowned.minutes_a_quarter},
     }
 
 
-def _role(role: RoleLoad) -> dict[str, Any]:
+def role_document(role: RoleLoad) -> dict[str, Any]:
+    """As JSON has it."""
     return {
         **role._asdict(),
         "people_needed": _hundredths(role.people_needed) / 100,

@@ -1,13 +1,16 @@
 """`resegment policy diff`."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from segmentation.application import refusals
+from segmentation.capacity import RoleLoad, capacity
 from segmentation.money import format_amount
 from segmentation.policy import Policy, load_policy
 from segmentation.segments import SEGMENTS, TIERS, Segment
 from segmentation.what_if import Effect, FieldEffect, Held, WhatIf, field_effects
+from streams.cli.capacity import hours, people, role_document
 from streams.cli.console import escape, out, print_json, segment
 from streams.cli.failures import CommandFailed
 from streams.cli.figures import percent, share, signed
@@ -31,6 +34,8 @@ class _Found(NamedTuple):
     as_of_us: int
     refusals: list[str]
     """Why it cannot be applied."""
+    roles: dict[str, tuple[RoleLoad | None, RoleLoad | None]]
+    """What is asked of each role, now and by the other policy; None: its strategies have no such role."""
 
     def of(self, effect: Effect) -> list[FieldEffect]:
         """The fields that differ and have this effect."""
@@ -51,13 +56,19 @@ async def run_policy_diff(file: Path, *, as_json: bool) -> None:
     if unknown and not any(field.effect is Effect.ANSWERED for field in effects):
         reasons = "; ".join(f"{field.difference}: {field.why}" for field in unknown)
         raise CommandFailed(f"the state cannot tell what this policy would change ({reasons}); {_REPLAY}")
-    found = _Found(
-        present, asked, effects, what_if_of(snapshot, present, asked), snapshot.as_of_us, refusals(present, asked)
-    )
+    result = what_if_of(snapshot, present, asked)
+    before, after = _loads(present, result.before), _loads(asked, result.after)
+    roles = {role: (before.get(role), after.get(role)) for role in [*before, *after]}
+    found = _Found(present, asked, effects, result, snapshot.as_of_us, refusals(present, asked), roles)
     if as_json:
         print_json(_diff_document(found))
     else:
         _show_diff(found)
+
+
+def _loads(policy: Policy, held: Mapping[Segment, Held]) -> dict[str, RoleLoad]:
+    accounts = ((name, None) for name, its in held.items() for _ in range(its.accounts))
+    return {load.role: load for load in capacity(policy, accounts, {}).roles}
 
 
 def _show_diff(found: _Found) -> None:
@@ -82,6 +93,7 @@ def _show_diff(found: _Found) -> None:
         f"{format_amount(revenue, currency)} {currency} of revenue ({percent(revenue, result.revenue_minor)})"
     )
     _show_segments(result, currency)
+    _show_roles(found)
     _show_cutoffs(result, currency)
     if result.shifts:
         by_pair = result.matrix()
@@ -106,6 +118,19 @@ def _show_segments(result: WhatIf, currency: str) -> None:
             signed(after.accounts - before.accounts),
             format_amount(before.revenue_minor, currency),
             format_amount(after.revenue_minor, currency),
+        )
+    out.print(shown)
+
+
+def _show_roles(found: _Found) -> None:
+    headings = ("hours a quarter", "would be", "people needed", "would be", "people", "would be")
+    shown = new_table("capacity", "role", *headings)
+    for role, (before, after) in found.roles.items():
+        shown.add_row(
+            escape(role),
+            *(hours(load.minutes_a_quarter) if load else "-" for load in (before, after)),
+            *(people(load.people_needed) if load else "-" for load in (before, after)),
+            *(f"{load.people:,}" if load else "-" for load in (before, after)),
         )
     out.print(shown)
 
@@ -175,6 +200,14 @@ def _diff_document(found: _Found) -> dict[str, Any]:
                 "policy": result.after.get(name, _NOTHING)._asdict(),
             }
             for name in SEGMENTS
+        ],
+        "capacity": [
+            {
+                "role": role,
+                "present": role_document(before) if before else None,
+                "policy": role_document(after) if after else None,
+            }
+            for role, (before, after) in found.roles.items()
         ],
         "cutoffs_minor": [
             {"population": population, "segment": name, "present": before, "policy": after}

@@ -42,9 +42,9 @@ def read_policy(settings: Settings) -> Policy:
 
 
 def policy_of_state(founding: Founding) -> Policy:
-    """The policy that the state was made with. Raises CommandFailed where this version does not know it."""
+    """The policy that the workers go by. Raises CommandFailed where this version does not know it."""
     try:
-        return Policy.model_validate_json(founding.policy)
+        return Policy.of(founding.policy, founding.rest or Policy.default().canonical_rest())
     except ValueError:
         raise CommandFailed(
             "the state was made with a policy that this version of the program does not know: use the one that made it"

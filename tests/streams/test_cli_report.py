@@ -213,6 +213,11 @@ def test_a_policy_is_compared_with_the_present_one(here: Here, installation: Ins
     revenues = [one["revenue_minor"] for one in found["largest"]]
     assert revenues == sorted(revenues, reverse=True)
     assert [part["segment"] for part in found["cutoffs_minor"]] == ["key", "enterprise"]
+    minutes = {name: playbook.minutes_a_quarter for name, playbook in other.segments}
+    for side in ("present", "policy"):
+        asked = sum(part[side]["accounts"] * minutes[part["segment"]] for part in found["segments"])
+        assert sum(role[side]["minutes_a_quarter"] for role in found["capacity"]) == asked > 0
+    assert any(role["present"]["people_needed"] != role["policy"]["people_needed"] for role in found["capacity"])
     assert found["present_policy"]["hash"] == installation.policy.hash and found["policy"]["hash"] == other.hash
     done = here("policy", "diff", path)
     assert (done.status, done.err) == (0, "")
