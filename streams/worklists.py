@@ -119,9 +119,9 @@ class Worklists:
 
     @property
     def waiting(self) -> int:
-        """Accounts that are to be placed; of some more than once."""
+        """Accounts that are to be placed, of some more than once; where there are none, what is left of their classes."""
         uncounted = sum(len(members) for _, members in self._uncounted)
-        return uncounted + len(self._touched) + len(self._to_place)
+        return uncounted + len(self._touched) + len(self._to_place) or len(self._stored_fields)
 
     def touch(self, population: Population, members: Iterable[Member]) -> None:
         """Something happened to these accounts. O(members)."""
