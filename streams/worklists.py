@@ -119,7 +119,7 @@ class Worklists:
 
     @property
     def waiting(self) -> int:
-        """Accounts that are to be placed, of some more than once; where there are none, what is left of their classes."""
+        """Accounts that are to be placed, of some more than once; where there are none, classes of who has left."""
         uncounted = sum(len(members) for _, members in self._uncounted)
         return uncounted + len(self._touched) + len(self._to_place) or len(self._stored_fields)
 
