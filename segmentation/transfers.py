@@ -92,6 +92,11 @@ class Transfer(NamedTuple):
     told: Told = NOTHING_TOLD
     """Learnt from the log, of an account that is not here (yet)."""
 
+    @property
+    def is_under_way(self) -> bool:
+        """Whether the account is neither here nor gone."""
+        return self.waiting is not None or bool(self.pending)
+
 
 _NOTHING = Transfer()
 _PASSED_BY = Transfer(left=1)
@@ -104,6 +109,8 @@ class Transfers:
     def __init__(self, name: str) -> None:
         self.name = name
         self._of: dict[str, Transfer] = {}
+        self.under_way = 0
+        """Accounts that are neither here nor gone."""
         self.changed: set[str] = set()
         """Accounts whose transfers are others than were stored; whoever stores them takes them out."""
 
@@ -123,21 +130,16 @@ class Transfers:
 
     def restore(self, account_id: str, transfer: Transfer) -> None:
         """Put back what was stored."""
-        self._of[account_id] = _PASSED_BY if transfer == _PASSED_BY else transfer
-
-    @property
-    def under_way(self) -> int:
-        """Accounts that are neither here nor gone. O(transfers)."""
-        return sum(transfer.waiting is not None or bool(transfer.pending) for transfer in self._of.values())
+        self.under_way += transfer.is_under_way - self.get(account_id).is_under_way
+        if transfer == _NOTHING:
+            self._of.pop(account_id, None)
+        else:
+            self._of[account_id] = _PASSED_BY if transfer == _PASSED_BY else transfer
 
     def _set(self, account_id: str, transfer: Transfer) -> None:
-        if transfer == self.get(account_id):
-            return
-        if transfer == _NOTHING:
-            del self._of[account_id]
-        else:
+        if transfer != self.get(account_id):
             self.restore(account_id, transfer)
-        self.changed.add(account_id)
+            self.changed.add(account_id)
 
     def takes(self, standing: Standing, member: _Here | None) -> bool | HandOver:
         """Whether a standing is of a member; a hand-over: it is from now on, with what that says; False: not now."""
