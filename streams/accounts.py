@@ -532,6 +532,7 @@ class AccountShard(Shard):
             before = self.policy
             self._go_by(await self._policy_of(applied))
             self.applied = applied
+            log.info("%s goes by policy %d (%s) from now on", self, applied.number, self.policy.version)
             is_retold = touches_accounts(before, asked)
             if is_retold:
                 self.policies_of_accounts += 1

@@ -5,7 +5,7 @@ shard takes it from there, when it has applied all that was there before, and ke
 hears of it from the account shards.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from redis.asyncio import Redis
@@ -103,10 +103,13 @@ async def apply_policy(
     if founding is None:
         raise NoInstallation(f"the store holds no installation under {prefix!r}")
     now = await look(redis, prefix, founding.partitions)
-    if asked.hash == founding.policy_hash and founding.applied is not None and behind(founding, now):
-        applied = founding.applied
-    else:
-        applied = _new_application(founding, now, asked, is_silent=is_silent)
+    taken = {applied for shard in (*now.accounts, *now.ranking) if (applied := applied_of(shard.state))}
+    newest = max(taken, default=None)
+    if newest is not None and newest.number > founding.number:
+        founding = await note_applied(redis, prefix, newest) or founding  # the store went back, and the shards did not
+    applied = founding.applied
+    if not (applied and asked.hash == applied.policy_hash and behind(founding, now) and _is_next(applied, taken)):
+        applied = _new_application(founding, now, taken, asked, is_silent=is_silent)
         noted = await note_applied(redis, prefix, applied, founding.rest)
         if noted is None or noted.applied != applied:
             raise CannotApply("another policy was applied at the same moment: look at it, then try again")
@@ -119,18 +122,28 @@ async def apply_policy(
     return applied
 
 
-def _new_application(founding: Founding, now: ShardsNow, asked: Policy, *, is_silent: bool) -> AppliedPolicy:
+def _is_next(applied: AppliedPolicy, taken: Iterable[AppliedPolicy]) -> bool:
+    """Whether it can follow what the shards have taken: none of them has another one under its number."""
+    return all(other == applied or other.number < applied.number for other in taken)
+
+
+def _new_application(
+    founding: Founding, now: ShardsNow, taken: Iterable[AppliedPolicy], asked: Policy, *, is_silent: bool
+) -> AppliedPolicy:
     """Raises CannotApply."""
-    if asked.hash == founding.policy_hash:
+    if asked.hash == founding.policy_hash and not behind(founding, now):
         raise CannotApply(
             "the installation goes by these rules already; what decides no segment a worker takes over at its start"
         )
     if now.missing or not all(shard.state.get("mode") for shard in now.accounts):
         raise CannotApply(now.missing or "the state has no time yet: no account has a segment before the first tick")
-    try:
-        present = Policy.of(founding.policy, asked.canonical_rest())
-    except ValueError:
-        raise CannotApply("the state goes by a policy that this version of the program does not know") from None
-    if problems := refusals(present, asked):
+    problems: dict[str, None] = {}
+    for canonical in sorted({founding.policy, *(applied.policy for applied in taken)}):
+        try:
+            present = Policy.of(canonical, asked.canonical_rest())
+        except ValueError:
+            raise CannotApply("the state goes by a policy that this version of the program does not know") from None
+        problems |= dict.fromkeys(refusals(present, asked))
+    if problems:
         raise CannotApply(f"this takes a new state, worked out from the log: {'; '.join(problems)}")
     return AppliedPolicy(founding.number + 1, asked.canonical(), asked.hash, is_silent)

@@ -584,6 +584,7 @@ class RankingShard(Shard):
         self.applied, self.next_policy = self.next_policy, None
         policy = await self._policy_of(self.applied)
         self._go_by(policy)
+        log.info("%s ranks by policy %s from now on", self, policy.version)
         self.is_policy_to_blame = True
         if self.applied is not None and self.applied.is_silent:
             self.silent_risk_hash = self._policy_risk_hash

@@ -6,8 +6,8 @@ from pathlib import Path
 from redis.asyncio import Redis
 
 from segmentation.policy import load_policy
-from state.founding import AppliedPolicy, Founding, read_founding
-from streams.applying import apply_policy, behind
+from state.founding import Founding, read_founding
+from streams.applying import applied_of, apply_policy, behind
 from streams.cli.console import escape, out, print_json
 from streams.cli.running import connected, policy_of_state, read_settings
 from streams.rest import look
@@ -16,8 +16,8 @@ from streams.settings import Settings
 from streams.snapshot import NoInstallation
 from streams.topics import Topic
 
-IN_FORCE_SECONDS = 60.0
-"""How long to wait until it is: a million accounts take a minute."""
+NO_PROGRESS_SECONDS = 20.0
+"""After so long without any it says what it waits for: perhaps no worker runs."""
 POLL_SECONDS = 0.2
 
 
@@ -38,7 +38,7 @@ async def run_policy_apply(file: Path, *, is_silent: bool, as_json: bool) -> Non
             out.print(f"policy {escape(asked.version)} is applied, as number {applied.number}")
             for difference in differences:
                 out.print(f"  {escape(str(difference))}")
-        is_in_force = await _is_in_force(redis, settings, applied)
+        awaited = await _awaited(redis, settings)
     if as_json:
         print_json(
             {
@@ -46,15 +46,15 @@ async def run_policy_apply(file: Path, *, is_silent: bool, as_json: bool) -> Non
                 "number": applied.number,
                 "silent": applied.is_silent,
                 "fields": [difference._asdict() for difference in differences],
-                "in_force": is_in_force,
+                "in_force": awaited is None,
             }
         )
         return
-    if is_in_force:
+    if awaited is None:
         told = "with the mode silent, which nobody is to act upon" if applied.is_silent else "live"
         out.print(f"it is in force; who moved is told {told}, with the cause policy_changed")
     else:
-        out.print("it is not in force yet: workers take it up when they run, however late; no need to apply it again")
+        out.print(f"it is not in force yet: {awaited}. Workers take it up when they run; no need to apply it again")
     out.print("from now on a worker starts with this policy only: put the file where theirs is")
 
 
@@ -65,15 +65,29 @@ async def _founding(redis: Redis, settings: Settings) -> Founding:
     return founding
 
 
-async def _is_in_force(redis: Redis, settings: Settings, applied: AppliedPolicy) -> bool:
-    """Wait for it, but not for ever."""
+async def _awaited(redis: Redis, settings: Settings) -> str | None:
+    """Wait until the policy is in force, or nothing comes nearer to it: then what is missing, in words."""
     clock = asyncio.get_running_loop().time
-    until = clock() + IN_FORCE_SECONDS
-    while True:
-        founding = await _founding(redis, settings)
-        now = await look(redis, settings.redis_prefix, founding.partitions)
-        if not behind(founding, now) and now.switching() is None and founding.number >= applied.number:
-            return True
-        if clock() > until:
-            return False
+    last, since = "", clock()
+    while (reason := await _missing(redis, settings)) is not None:
+        if reason != last:
+            last, since = reason, clock()
+        if clock() - since > NO_PROGRESS_SECONDS:
+            return reason
         await asyncio.sleep(POLL_SECONDS)
+    return None
+
+
+async def _missing(redis: Redis, settings: Settings) -> str | None:
+    founding = await _founding(redis, settings)
+    now = await look(redis, settings.redis_prefix, founding.partitions)
+    if late := behind(founding, now):
+        return f"account shards {', '.join(map(str, late))} have not taken it"
+    if reason := now.switching():
+        return reason
+    deaf = [
+        str(number)
+        for number, shard in enumerate(now.ranking)
+        if shard.state.get("sources") and applied_of(shard.state) != founding.applied
+    ]
+    return f"ranking shards {', '.join(deaf)} have not heard of it" if deaf else None

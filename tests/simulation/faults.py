@@ -311,6 +311,8 @@ class Faults:
         tags = tuple(f"{{{PREFIX}:{stage}:{number}}}" for stage in stages for number in numbers)
         number = min(chance.randint(1, COPIES), chance.randint(1, COPIES), len(self._copies))
         self._world.note(f"the store goes back {number} copies in {', '.join(tags)}")
+        if chance.random() < 0.3:
+            tags = (*tags, founding_key(PREFIX))
         self._world.redis.take_back(self._copies[-number], lambda key: key.startswith(tags))
         if chance.random() < 0.5:  # a failover comes with other troubles
             more = chance.choice([self._rebalance, self._split, self._reclaim, self._crash])

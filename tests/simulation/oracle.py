@@ -18,7 +18,7 @@ from segmentation.potential import ClassFigures
 from segmentation.worklist import owner_entry, prospect_entry
 from streams.dead_letters import read_dead_letter
 from streams.instants import parse_instant
-from streams.messages import header
+from streams.messages import PolicySwitch, header
 from streams.snapshot import Snapshot
 from streams.topics import ACCOUNT_INPUTS, EVENT_TOPICS, Topic
 from tests.simulation.load import Meaning
@@ -385,7 +385,9 @@ def _counters(snapshot: Snapshot, log: SimulatedLog) -> Iterator[Wrong]:
             counts, written = shard.counts(topic), len(log.places[place].meanings)
             if sum(counts.values()) != written:
                 yield Wrong("consumed", f"{topic}[{shard.partition}]", f"{written} records", counts)
-            if not counts["dead_letters"] == dead[place] == bad[place]:
+            # of two policies with one number, which a store that goes back may forget, a shard takes the first
+            switches = sum(isinstance(meaning, PolicySwitch) for meaning in log.places[place].meanings)
+            if counts["dead_letters"] != dead[place] or not bad[place] <= dead[place] <= bad[place] + switches:
                 found = f"{counts['dead_letters']} counted, {dead[place]} named"
                 yield Wrong("dead_letters", f"{topic}[{shard.partition}]", bad[place], found)
             different = len({m[:2] for m in log.places[place].meanings if isinstance(m, Meaning)})

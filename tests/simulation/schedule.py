@@ -219,7 +219,9 @@ class Schedule:
                 return None
         await asyncio.sleep(1.0)  # the markers of the last transactions
         snapshot = await read_snapshot(redis, _SETTINGS)
-        self.policy = self.world.files[snapshot.founding.policy_hash]
+        known = snapshot.founding
+        rest = known.rest or self.world.files[known.policy_hash].canonical_rest()
+        self.policy = Policy.of(known.policy, rest)
         return snapshot
 
     def check(self) -> list[str]:
