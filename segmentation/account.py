@@ -317,6 +317,9 @@ class Account:
         """Whether it has fallen by now. Returns the day on which that turns if nothing happens."""
         days, engagement_days = self.engaged_days, policy.engagement_days
         days.let_go(self.day - engagement_days)
+        if not days.bits:  # most accounts have none
+            self.engagement_fell = False
+            return None
         self.engagement_fell = days.engaged(self.day, engagement_days).has_fallen
         return days.next_turn(self.day, engagement_days)
 

@@ -36,5 +36,7 @@ class DaySet:
 
     def count(self, after_day: int, day: int) -> int:
         """How many of the days lie after the first of these two and not after the second. O(days / 64)."""
-        known = self.bits & ((1 << max(0, day + 1 - self.first_day)) - 1)
-        return (known >> max(0, after_day + 1 - self.first_day)).bit_count()
+        bits, end, start = self.bits, day + 1 - self.first_day, after_day + 1 - self.first_day
+        if end < bits.bit_length():  # else there is nothing to mask, and of an empty set the mask is 2.5 KB long
+            bits &= (1 << max(0, end)) - 1
+        return (bits >> max(0, start)).bit_count()

@@ -36,6 +36,9 @@ class Basis(StrEnum):
     """One: the first 30 % are 30 % of the accounts."""
 
 
+_BY_REVENUE, _BY_ACCOUNTS = Basis  # a name is found in a tenth of the time that a member of an enumeration takes
+
+
 class Share(NamedTuple):
     """A position as the exact fraction above / total, in [0, 1)."""
 
@@ -197,13 +200,19 @@ class OrderIndex:
 
     def positions(self, revenue: int) -> tuple[Share, Share]:
         """The position by revenue and that by accounts: both for little more than one. Complexity as `position`."""
-        by_revenue, by_accounts = self._running_weights(Basis.REVENUE), self._running_weights(Basis.ACCOUNTS)
-        i = max(self._bin_at(revenue), 0)
+        by_revenue, by_accounts = self._running_weights(_BY_REVENUE), self._running_weights(_BY_ACCOUNTS)
+        i = max(bisect_right(self._lows, revenue) - 1, 0)
         if self._is_single(i):
             revenue_up_to, accounts_up_to = by_revenue[i + 1], by_accounts[i + 1]
         else:
-            revenue_here, accounts_here = self._bins[i].weights_up_to(revenue)
-            revenue_up_to, accounts_up_to = by_revenue[i] + revenue_here, by_accounts[i] + accounts_here
+            ladder = self._bins[i].ladder()
+            rank = bisect_right(ladder, revenue)
+            accounts_up_to = by_accounts[i] + rank
+            # whichever part of the bin is the smaller one is added up
+            if 2 * rank > len(ladder):
+                revenue_up_to = by_revenue[i + 1] - sum(ladder[rank:])
+            else:
+                revenue_up_to = by_revenue[i] + sum(ladder[:rank])
         total_revenue, total_accounts = by_revenue[-1], by_accounts[-1]
         return (
             Share(total_revenue - revenue_up_to, total_revenue),
@@ -255,7 +264,7 @@ class OrderIndex:
         """The weight of the first 0, 1, 2, ... bins."""
         running = self._running.get(basis)
         if running is None:
-            weights = self._bin_accounts if basis is Basis.ACCOUNTS else self._bin_revenue
+            weights = self._bin_accounts if basis is _BY_ACCOUNTS else self._bin_revenue
             running = self._running[basis] = list(accumulate(weights, initial=0))
         return running
 
@@ -394,12 +403,6 @@ class _Bin:
 
     def median(self) -> int:
         return self.ladder()[len(self.ladder()) // 2]
-
-    def weights_up_to(self, revenue: int) -> tuple[int, int]:
-        """The revenue and the number of the accounts with at most this revenue."""
-        ladder = self.ladder()
-        rank = bisect_right(ladder, revenue)
-        return sum(ladder[:rank]), rank
 
     def revenue_past(self, weight: int, basis: Basis) -> int:
         """The least revenue up to and with which the accounts here weigh more than this."""

@@ -97,6 +97,7 @@ class Change(NamedTuple):
 
 
 _OF_STAGE: dict[str, Segment] = {stage: Segment(stage) for stage in Stage if stage is not Stage.ESTABLISHED}
+_OF_TIER: dict[int | None, Segment] = {None: Segment.COMMERCIAL, **dict(enumerate(TIERS))}
 
 
 class Member:
@@ -172,9 +173,7 @@ class Member:
     @property
     def current_segment(self) -> Segment:
         """What the account is, whatever was told."""
-        if self.stage == Stage.ESTABLISHED:
-            return Segment.COMMERCIAL if self.tier is None else TIERS[self.tier]
-        return _OF_STAGE[self.stage]
+        return _OF_STAGE.get(self.stage) or _OF_TIER[self.tier]
 
 
 class Population:

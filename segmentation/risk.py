@@ -9,8 +9,9 @@ A level has hysteresis: an account rises to it where its score reaches the bound
 is lower by more than the band.
 """
 
+from bisect import bisect_left
+from collections.abc import Callable
 from enum import StrEnum
-from math import prod
 from typing import NamedTuple
 
 from segmentation.account import EVIDENCE_TOLD, NEVER
@@ -33,6 +34,8 @@ class Level(StrEnum):
 
 LEVELS = tuple(Level)
 """The calmest first."""
+_LOW, _WATCH, _HIGH = LEVELS
+"""A name costs a tenth of what a member of an enumeration does to be looked up, and here that counts."""
 
 TIER_FALL = "tier_fall"
 EVIDENCE = (*EVIDENCE_TOLD, TIER_FALL)
@@ -129,12 +132,12 @@ class RiskRules(NamedTuple):
         """The level at these odds of an account that was at the level before."""
         watch, high = self.boundaries
         if odds >= high:
-            return Level.HIGH
-        if before is Level.HIGH and odds >= self.lower_boundaries[1]:
-            return Level.HIGH
-        if odds >= watch or (before is not Level.LOW and odds >= self.lower_boundaries[0]):
-            return Level.WATCH
-        return Level.LOW
+            return _HIGH
+        if before is _HIGH and odds >= self.lower_boundaries[1]:
+            return _HIGH
+        if odds >= watch or (before is not _LOW and odds >= self.lower_boundaries[0]):
+            return _WATCH
+        return _LOW
 
     def revenue_at_risk_minor(self, history: BuyingHistory, revenue_minor: int, odds: float) -> int:
         """What the account brings in a horizon, as far as rolling revenue says, times the probability that it does not.
@@ -262,22 +265,21 @@ class Risk:
 
     def odds(self, rules: RiskRules, day: int) -> float:
         """That nothing is bought in the horizon, as of a day that is not before the last purchase's. O(1)."""
-        odds = self._rhythm_odds(rules, day)
-        if self.engagement_fell:
-            odds *= rules.engagement_factor
-        if self.evidence_days is not NO_EVIDENCE:
-            odds *= prod(
-                factor
-                for factor, since in zip(rules.factors, self.evidence_days, strict=True)
-                if since and 0 <= day - since < rules.evidence_days
-            )
-        return odds
+        return self._odds_by_age(rules, self._factor(rules, day))(day - self.first_day)
 
-    def _rhythm_odds(self, rules: RiskRules, day: int) -> float:
-        first_day = self.first_day
-        return odds_no_purchase(
-            rules.model, self.days_bought - 1, self.last_day - first_day, day - first_day, rules.horizon_days
-        )
+    def _odds_by_age(self, rules: RiskRules, factor: float = 1.0) -> Callable[[int], float]:
+        """On days on which what counts besides the rhythm multiplies the odds by this."""
+        recency_days = self.last_day - self.first_day
+        return odds_no_purchase(rules.model, self.days_bought - 1, recency_days, rules.horizon_days, factor)
+
+    def _factor(self, rules: RiskRules, day: int) -> float:
+        """What evidence multiplies the odds by on a day."""
+        factor = rules.engagement_factor if self.engagement_fell else 1.0
+        if self.evidence_days is not NO_EVIDENCE:
+            for times, since in zip(rules.factors, self.evidence_days, strict=True):
+                if since and 0 <= day - since < rules.evidence_days:
+                    factor *= times
+        return factor
 
     def parts(self, rules: RiskRules, day: int, odds: float) -> list[Part]:
         """What the score is made of: the rhythm, then each piece of evidence on top of what is before it.
@@ -286,30 +288,40 @@ class Risk:
         """
         if self.evidence_days is NO_EVIDENCE and not self.engagement_fell:
             return [Part("rhythm", score_of(odds), None)]
-        odds = self._rhythm_odds(rules, day)
-        parts = [Part("rhythm", score_of(odds), None)]
+        odds = self._odds_by_age(rules)(day - self.first_day)
+        score = score_of(odds)
+        parts = [Part("rhythm", score, None)]
+        counting: list[tuple[str, float, int | None]] = []
         if self.engagement_fell:
-            raised = odds * rules.engagement_factor
-            parts.append(Part(ENGAGEMENT_FALL, score_of(raised) - score_of(odds), None))
-            odds = raised
+            counting.append((ENGAGEMENT_FALL, rules.engagement_factor, None))
         for name, factor, since in zip(EVIDENCE, rules.factors, self.evidence_days, strict=True):
             if since and 0 <= day - since < rules.evidence_days:
-                parts.append(Part(name, score_of(odds * factor) - score_of(odds), day - since))
-                odds *= factor
+                counting.append((name, factor, day - since))
+        for name, factor, days_ago in counting:
+            odds *= factor
+            before, score = score, score_of(odds)
+            parts.append(Part(name, score - before, days_ago))
         return parts
 
     def settle(self, rules: RiskRules, day: int, before: Level) -> float:
-        """Bring the level, which was `before`, to a day. Returns the odds. O(1)."""
-        odds = self.odds(rules, day)
-        self.level = rules.level(odds, before)
+        """Bring the level, which was `before`, to a day. Returns the odds. O(1).
+
+        To search for a day that is far off costs as much as all else, and mostly a purchase comes before it. So a
+        silent account is looked at after a month, and each time that its silence has doubled, until the day is near.
+        """
+        first_day, odds_by_age = self.first_day, self._odds_by_age(rules, self._factor(rules, day))
+        odds = odds_by_age(day - first_day)
+        self.level = level = rules.level(odds, before)
         turn = self._next_turn(rules, day)
-        if self.level is Level.HIGH:
-            self.due_day = turn
-        elif turn < NEVER:
-            self.due_day = DAYS[self._rises_before(rules, day, turn)]
-        # A day that was worked out before still does where the level is not reached on it either.
-        elif self.due_day <= day or self.odds(rules, self.due_day) >= self._boundary(rules):
-            self.due_day = DAYS[self._next_look(rules, day)]
+        if level is _HIGH:
+            self.due_day = DAYS[turn]
+            return odds
+        boundary, due_day = rules.boundaries[level is _WATCH], self.due_day
+        # A day that was worked out before still does where the level is not reached before it.
+        if not day < due_day <= turn or odds_by_age(due_day - 1 - first_day) >= boundary:
+            until = min(turn, day + max(LOOK_AHEAD_DAYS, day - self.last_day))
+            is_near = odds_by_age(until - 1 - first_day) >= boundary
+            self.due_day = DAYS[_rise(odds_by_age, boundary, first_day, day, until) if is_near else until]
         return odds
 
     def rises_on(self, rules: RiskRules, day: int) -> int:
@@ -317,51 +329,27 @@ class Risk:
 
         NEVER if it does not. O(log of the days until then).
         """
+        boundary = rules.boundaries[self.level is _WATCH]
         while day < NEVER:
             turn = self._next_turn(rules, day)
-            rise = self._rises_before(rules, day, turn)
-            if rise < turn or (turn < NEVER and self.odds(rules, turn) >= self._boundary(rules)):
+            rise = _rise(self._odds_by_age(rules, self._factor(rules, day)), boundary, self.first_day, day, turn)
+            if rise < turn or (turn < NEVER and self.odds(rules, turn) >= boundary):
                 return rise
             day = turn
         return NEVER
-
-    def _next_look(self, rules: RiskRules, day: int) -> int:
-        """The first day after this one on which silence raises the level, or one before it.
-
-        To search for a day that is far off costs as much as all else, and mostly a purchase comes before it. So a
-        silent account is looked at after a month, and each time that its silence has doubled, until the day is near.
-        """
-        until = min(day + max(LOOK_AHEAD_DAYS, day - self.last_day), NEVER)
-        if self.odds(rules, until) < self._boundary(rules):
-            return until
-        return self._rises_before(rules, day, until)
-
-    def _boundary(self, rules: RiskRules) -> float:
-        return rules.boundaries[self.level is Level.WATCH]
 
     def _next_turn(self, rules: RiskRules, day: int) -> int:
         """The first day after this one on which evidence begins to count, or no longer does; NEVER if none."""
         if self.evidence_days is NO_EVIDENCE:
             return NEVER
-        turns = (turn for since in self.evidence_days if since for turn in (since, since + rules.evidence_days))
-        return min((turn for turn in turns if turn > day), default=NEVER)
+        turns = [turn for since in self.evidence_days if since for turn in (since, since + rules.evidence_days)]
+        return min([turn for turn in turns if turn > day], default=NEVER)
 
-    def _rises_before(self, rules: RiskRules, day: int, until: int) -> int:
-        """The first day after this one on which silence alone raises the level; `until` if none before that does.
 
-        The evidence is the same on all of the days.
-        """
-        boundary, step, low = self._boundary(rules), LOOK_AHEAD_DAYS, day
-        while (high := low + step) < until and self.odds(rules, high) < boundary:
-            low, step = high, 2 * step
-        high = min(high, until)
-        while high - low > 1:
-            middle = (low + high) // 2
-            if self.odds(rules, middle) < boundary:
-                low = middle
-            else:
-                high = middle
-        return high
+def _rise(odds_by_age: Callable[[int], float], boundary: float, first_day: int, day: int, until: int) -> int:
+    """The first day after this one on which silence alone raises the level; `until` if none before that does."""
+    ages = range(day + 1 - first_day, until - first_day)
+    return day + 1 + bisect_left(ages, boundary, key=odds_by_age)
 
 
 class RiskChange(NamedTuple):

@@ -41,8 +41,10 @@ class RiskWatch:
         risk = member.risk
         if risk is None or not risk.days_bought:
             return 0.0
-        odds = risk.settle(self.rules, max(day, risk.last_day), risk.told_level if from_told else risk.level)
-        self._queue(member, risk, risk.due_day)
+        day = day if day > risk.last_day else risk.last_day
+        odds = risk.settle(self.rules, day, risk.told_level if from_told else risk.level)
+        if risk.due_day < risk.queued_day:  # else it will be looked at before
+            self._queue(member, risk)
         return odds
 
     def due(self, day: int, limit: int) -> list[Member]:
@@ -59,9 +61,8 @@ class RiskWatch:
                 del self._days[heapq.heappop(self._next_days)]
         return due
 
-    def _queue(self, member: Member, risk: Risk, day: int) -> None:
-        if day >= risk.queued_day:
-            return  # it will be looked at before
+    def _queue(self, member: Member, risk: Risk) -> None:
+        day = risk.due_day
         if day not in self._days:
             self._days[day] = []
             heapq.heappush(self._next_days, day)

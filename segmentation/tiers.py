@@ -176,10 +176,10 @@ class Tiers:
 
     def _take_in(self, latest: dict[str, int | None]) -> list["_Standing"]:
         """Bring the index up to date, leaving accounts in their old tiers, and new ones in tier 0 for now."""
-        index = self._index
+        index, get = self._index, self._index.get
         standings: list[_Standing] = []
         for account, revenue in latest.items():
-            old = index.get(account)
+            old = get(account)
             if old is None:
                 if revenue is not None:
                     index.insert(account, revenue, 0)

@@ -658,14 +658,14 @@ class RankingShard(Shard):
         on_day: int = 0,
     ) -> list[RiskChange]:
         """Bring the levels of these members to the day. Returns the changes, whose cause is in the rest."""
-        watch, changes = self._watch, []
+        watch, changes, watched_day = self._watch, [], max(self.watched_day, on_day)
         for member in members:
             risk = member.risk
             if risk is None:
                 continue
-            day, before = max(member.day, self.watched_day, on_day), risk.level
+            day, before = member.day if member.day > watched_day else watched_day, risk.level
             odds = watch.look(member, day)
-            if risk.level is risk.told_level or population.muted or not risk.is_untold:
+            if risk.level is risk.told_level or population.muted or not risk.days_bought:
                 continue
             own = told.get(member.account_id)
             if own is not None and own.reason not in (Reason.PURCHASE, Reason.REFUND):

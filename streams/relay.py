@@ -157,16 +157,23 @@ def _hear_all(producer: AIOKafkaProducer) -> None:
 async def _send(producer: AIOKafkaProducer, records: list[Outgoing], names: TopicNames) -> Told:
     """Records packed into the broker's batches here: the producer's own way costs four times as much a record."""
     packed: dict[tuple[str, int], list[BatchBuilder]] = {}
-    partitions = {topic: len(await producer.partitions_for(names.name(Topic(topic)))) for topic in _topics(records)}
+    partitions: dict[str, int] = {}
     for record in records:
-        for topic in record.topics:
-            place = topic, record.place(partitions[topic])
+        topics, key, value, headers, timestamp_ms, _ = record
+        count = partition = 0
+        for topic in topics:
+            if topic not in partitions:
+                partitions[topic] = len(await producer.partitions_for(names.name(Topic(topic))))
+            if partitions[topic] != count:  # mostly once for both topics of a change
+                count = partitions[topic]
+                partition = record.place(count)
+            place = topic, partition
             builders = packed.get(place)
             if builders is None:
                 builders = packed[place] = [producer.create_batch()]
-            if not _append(builders[-1], record):
-                builders.append(producer.create_batch())
-                _append(builders[-1], record)  # the first record of a batch always fits
+            if builders[-1].append(timestamp=timestamp_ms, key=key, value=value, headers=headers) is None:
+                builders.append(producer.create_batch())  # whose first record always fits
+                builders[-1].append(timestamp=timestamp_ms, key=key, value=value, headers=headers)
     sent = [
         (
             topic,
@@ -189,15 +196,6 @@ async def _send(producer: AIOKafkaProducer, records: list[Outgoing], names: Topi
 def _heard(future: asyncio.Future[Any]) -> None:
     if not future.cancelled():
         future.exception()
-
-
-def _append(builder: BatchBuilder, record: Outgoing) -> bool:
-    added = builder.append(timestamp=record.timestamp_ms, key=record.key, value=record.value, headers=record.headers)
-    return added is not None
-
-
-def _topics(records: list[Outgoing]) -> set[str]:
-    return {topic for topics in {tuple(record.topics) for record in records} for topic in topics}
 
 
 class Relay:
@@ -256,7 +254,7 @@ class Relay:
         self._wake.set()
 
     def _drop_trimmed(self) -> None:
-        while len(self._kept) > max(0, self.waiting):
+        for _ in range(len(self._kept) - max(0, self.waiting)):
             self._kept_bytes -= self._kept.popleft()[1]
 
     def save_told(self) -> None:

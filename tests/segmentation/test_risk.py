@@ -63,9 +63,9 @@ def test_odds_are_those_of_the_probability(model: BuyingModel, history: BuyingHi
     silent = exp(-(model.r + history.repeats) * log1p(horizon / (model.alpha_days + history.age_days)))
     expected = 1 - probability_alive(model, history) * (1 - silent)
     assert probability_no_purchase(model, history, horizon) == pytest.approx(expected, rel=1e-9)
-    odds = odds_no_purchase(model, *history[:3], horizon)
-    assert probability_of(odds) == pytest.approx(expected, rel=1e-9)
-    assert odds_no_purchase(model, *history[:2], history.age_days + 1, horizon) >= odds * (1 - 1e-9)
+    odds = odds_no_purchase(model, *history[:2], horizon)
+    assert probability_of(odds(history.age_days)) == pytest.approx(expected, rel=1e-9)
+    assert odds(history.age_days + 1) >= odds(history.age_days) * (1 - 1e-9)
 
 
 def test_an_account_rises_at_the_boundary_and_falls_below_the_band() -> None:

@@ -705,7 +705,8 @@ async def _undue(redis: Redis, settings: Settings) -> None:
 
 
 async def _not_taken(redis: Redis, settings: Settings) -> None:
-    await _set_state(redis, settings, StageName.ACCOUNTS, sent={"progress": {"purchases": 10**6}, "cursor": None})
+    sent = {str(number): {"progress": {"purchases": 10**6}, "cursor": None} for number in range(PARTITIONS)}
+    await _set_state(redis, settings, StageName.ACCOUNTS, sent=sent)
 
 
 async def _silent(redis: Redis, settings: Settings) -> None:
