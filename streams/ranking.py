@@ -282,8 +282,9 @@ class RankingShard(Shard):
                 until = max(until, int(header(record.headers, INPUT_OFFSET) or 0))
         if self._learned:
             log.warning(
-                "%s: the store had lost %d changes that were announced; reading on silently to offset %d",
-                *(self, len(self._learned), until),
+                "the store had lost %d changes that were announced; reading on silently",
+                len(self._learned),
+                extra={"shard": self, "topic": Topic.STANDINGS, "end_offset": until},
             )
             self.muted_until = until
             if self.progress[Topic.STANDINGS] >= until:

@@ -364,7 +364,7 @@ class Worker:
                 try:
                     await shard.watch_reading()
                 except (KafkaError, OSError) as error:
-                    log.debug("%s: cannot see where the log ends: %s", shard, error)
+                    log.debug("cannot see where the log ends", extra={"shard": shard, "reason": repr(error)})
 
     async def _tick(self) -> None:
         def owned() -> list[int]:

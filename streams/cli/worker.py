@@ -4,11 +4,13 @@ import asyncio
 import logging
 import os
 import signal
+import sys
 import threading
 from pathlib import Path
 from typing import Literal
 
 from streams.cli.failures import CHECK_FAILED
+from streams.cli.log_lines import formatter
 from streams.cli.running import keep_libraries_quiet, reach_broker, read_policy, read_settings, store
 from streams.event_loop import fast_loop
 from streams.settings import Settings
@@ -51,7 +53,7 @@ def _say_what_happens(settings: Settings) -> None:
     root.setLevel(logging.WARNING)
     for handler in root.handlers:
         handler.setLevel(logging.NOTSET)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        handler.setFormatter(formatter(is_terminal=sys.stderr.isatty()))
         handler.addFilter(_is_ours)
     logging.getLogger("streams").setLevel(settings.log_level)
     if settings.log_level == "DEBUG":
