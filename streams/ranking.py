@@ -207,6 +207,21 @@ class RankingShard(Shard):
     def _member_count(self) -> int:
         return sum(len(population.members) for population in self.populations.values())
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether it announces nothing just now, as after a loss, or until all history or another policy is told."""
+        return self._is_muted
+
+    @property
+    def account_count(self) -> int:
+        """Accounts of all its populations. O(populations)."""
+        return self._member_count()
+
+    @property
+    def unplaced(self) -> int:
+        """Accounts that wait for their places on the worklists."""
+        return self._worklists.waiting
+
     def _transfer_count(self) -> int:
         return sum(len(population.transfers) for population in self.populations.values())
 

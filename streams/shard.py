@@ -115,9 +115,16 @@ class Shard(ABC):
         """Calls of `claim` under way, and of `close` ever: with them nothing is left to go back to."""
         self.relay = Relay(store, publisher, interval_ms=relay_interval_ms, lost=self._lost)
         self.owned = False
+        self.committed_at_us: int | None = None
+        """When a commit of this worker succeeded last, since 1970; None: none has yet."""
 
     def __repr__(self) -> str:
         return f"{self.store.stage} shard {self.partition}"
+
+    @property
+    def is_going_back(self) -> bool:
+        """Whether it lost the shard, or a write failed, and it will claim the shard again."""
+        return self._recovery is not None and not self._recovery.done()
 
     # -- what a stage does -------------------------------------------------------------------------------------------
 
@@ -336,6 +343,7 @@ class Shard(ABC):
         """Write a batch and what it sends out, at once or not at all. Raises Refused, RedisError."""
         commit.outbox = [encode_outgoing(record) for record in records]
         await self.store.commit(commit)
+        self.committed_at_us = self.wall_clock()
         self._backoff.reset()
         self.progress = commit.progress
         self.relay.add(records, [len(entry) for entry in commit.outbox])
