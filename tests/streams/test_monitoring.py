@@ -62,14 +62,17 @@ class Looker:
 
         return await until(unready, reason)
 
-    async def metrics(self) -> dict[tuple[str, ...], float]:
-        """Name and values of labels, in order of the labels' names -> value."""
+    async def text(self) -> str:
+        """What Prometheus is told."""
         async with aiohttp.ClientSession() as session, session.get(f"{self._at}/metrics") as answer:
             assert answer.status == 200
-            text = await answer.text()
+            return await answer.text()
+
+    async def metrics(self) -> dict[tuple[str, ...], float]:
+        """Name and values of labels, in order of the labels' names -> value."""
         return {
             (sample.name, *(sample.labels[name] for name in sorted(sample.labels))): sample.value
-            for family in text_string_to_metric_families(text)
+            for family in text_string_to_metric_families(await self.text())
             for sample in family.samples
         }
 
