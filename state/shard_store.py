@@ -101,6 +101,11 @@ class ShardStore:
         self.trimmed = 0
         """Outgoing records trimmed so far, by all owners, as was last heard: of a trim the answer may get lost."""
 
+    @property
+    def commits(self) -> int:
+        """Commits by all owners of the shard, up to the last one here."""
+        return self._commits
+
     async def create(self, progress: Mapping[str, int] = _NOTHING, state: Mapping[str, Any] = _NOTHING) -> bool:
         """Make the shard, without any account. Returns False, and changes nothing, where it is there already."""
         async with self.redis.pipeline(transaction=True) as pipeline:
@@ -260,6 +265,11 @@ class ShardStore:
         commits, trimmed, records = found
         self._commits_seen, self.trimmed = max(self._commits_seen, int(commits)), int(trimmed)
         return cast(list[bytes], records)
+
+    async def oldest_outgoing(self) -> bytes | None:
+        """The oldest outgoing record that is not trimmed yet, whoever owns the shard; None: there is none."""
+        found = cast(list[bytes], await self.redis.lrange(self.keys.outbox, 0, 0))
+        return found[0] if found else None
 
     async def whole_outbox(self) -> list[bytes]:
         """Every outgoing record that is not trimmed yet, oldest first: for who has claimed the shard just now."""

@@ -25,7 +25,9 @@ class Backoff:
         self._seconds = min(self._seconds * 2, LAST_SECONDS)
         return seconds
 
-    async def wait(self, doing: str, error: BaseException) -> None:
+    async def wait(self, doing: str, shard: object, error: BaseException) -> None:
         """Say what failed, and wait."""
-        log.warning("%s: %s: %s; trying again", doing, type(error).__name__, error)
+        log.warning(
+            "%s failed; trying again", doing, extra={"shard": shard, "reason": f"{type(error).__name__}: {error}"}
+        )
         await asyncio.sleep(self.next())

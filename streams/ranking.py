@@ -207,6 +207,21 @@ class RankingShard(Shard):
     def _member_count(self) -> int:
         return sum(len(population.members) for population in self.populations.values())
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether it announces nothing just now, as after a loss, or until all history or another policy is told."""
+        return self._is_muted
+
+    @property
+    def account_count(self) -> int:
+        """Accounts of all its populations. O(populations)."""
+        return self._member_count()
+
+    @property
+    def unplaced(self) -> int:
+        """Accounts that wait for their places on the worklists."""
+        return self._worklists.waiting
+
     def _transfer_count(self) -> int:
         return sum(len(population.transfers) for population in self.populations.values())
 
@@ -282,8 +297,9 @@ class RankingShard(Shard):
                 until = max(until, int(header(record.headers, INPUT_OFFSET) or 0))
         if self._learned:
             log.warning(
-                "%s: the store had lost %d changes that were announced; reading on silently to offset %d",
-                *(self, len(self._learned), until),
+                "the store had lost %d changes that were announced; reading on silently",
+                len(self._learned),
+                extra={"shard": self, "topic": Topic.STANDINGS, "end_offset": until},
             )
             self.muted_until = until
             if self.progress[Topic.STANDINGS] >= until:

@@ -134,7 +134,7 @@ async def _let_go(producer: AIOKafkaProducer) -> None:
     try:
         await asyncio.wait_for(producer.stop(), STOP_SECONDS)
     except Exception as error:
-        log.debug("a producer did not stop cleanly: %r", error)
+        log.debug("a producer did not stop cleanly", extra={"reason": repr(error)})
         if producer._sender.sender_task is not None:
             producer._sender.sender_task.cancel()
         with contextlib.suppress(Exception):  # whatever is the matter with it: it is of no use any more
@@ -298,7 +298,7 @@ class Relay:
                 self._forget()  # whether they were trimmed only the store knows
                 claimed = False
                 self._wake.set()
-                await backoff.wait(f"publishing for {self.store.stage} shard {self.store.partition}", error)
+                await backoff.wait("publishing", f"{self.store.stage} shard {self.store.partition}", error)
                 continue
             await asyncio.sleep(self.interval_ms / 1000)
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -63,8 +63,19 @@ class Settings(BaseSettings):
     outbox_records_max: int = Field(20_000, ge=100)
     """Outgoing records of one shard that may wait for the broker before the shard stops taking in more."""
 
+    monitoring_address: str = ""
+    """HOST:PORT, or PORT on 127.0.0.1, where /metrics, /healthz and /readyz are answered; empty: nowhere, and then no
+    port is open. It asks for no password: on another host than the loopback only inside a network of your own."""
+
     log_level: Literal["DEBUG", "INFO", "WARNING"] = "INFO"
     """From where on a worker says what it does. Never what is in a record, nor a password."""
+
+    @field_validator("monitoring_address")
+    @classmethod
+    def _is_address(cls, address: str) -> str:
+        if address:
+            host_and_port(address)
+        return address
 
     @model_validator(mode="after")
     def _has_credentials(self) -> Self:
@@ -98,6 +109,14 @@ class Settings(BaseSettings):
                 # an encrypted key would be asked for at the terminal
                 context.load_cert_chain(self.kafka_certificate_file, self.kafka_key_file, password="")
         return context
+
+
+def host_and_port(address: str) -> tuple[str, int]:
+    """Where to listen: "HOST:PORT", or "PORT" on the loopback. Raises ValueError."""
+    host, _, port = address.rpartition(":")
+    if not (port.isascii() and port.isdigit() and 0 < int(port) < 65_536):
+        raise ValueError("expected PORT or HOST:PORT")
+    return host.strip("[]") or "127.0.0.1", int(port)
 
 
 @contextmanager

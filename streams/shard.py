@@ -115,9 +115,16 @@ class Shard(ABC):
         """Calls of `claim` under way, and of `close` ever: with them nothing is left to go back to."""
         self.relay = Relay(store, publisher, interval_ms=relay_interval_ms, lost=self._lost)
         self.owned = False
+        self.committed_at_us: int | None = None
+        """When a commit of this worker succeeded last, since 1970; None: none has yet."""
 
     def __repr__(self) -> str:
         return f"{self.store.stage} shard {self.partition}"
+
+    @property
+    def is_going_back(self) -> bool:
+        """Whether it lost the shard, or a write failed, and it will claim the shard again."""
+        return self._recovery is not None and not self._recovery.done()
 
     # -- what a stage does -------------------------------------------------------------------------------------------
 
@@ -170,7 +177,7 @@ class Shard(ABC):
                 await self.relay.restart(waiting=await self.store.outbox_size(), told=claim.told)
                 break
             except (Refused, ProducerFenced, KafkaError, RedisError, OSError) as error:
-                await backoff.wait(f"claiming {self}", error)
+                await backoff.wait("claiming", self, error)
         self.owned = True
         self._tasks = [
             asyncio.create_task(self._watched(self.relay.run())),
@@ -189,9 +196,10 @@ class Shard(ABC):
             )
         if stored < bounds.first:
             log.error(
-                "%s: %d offsets of %s are gone: the state is at %d and the log begins at %d. Retention is too short "
-                "for how long no worker ran; the events in between are not counted.",
-                *(self, bounds.first - stored, topic, stored, bounds.first),
+                "%d offsets are gone: retention is too short for how long no worker ran; the events in between are not "
+                "counted",
+                bounds.first - stored,
+                extra={"shard": self, "topic": topic, "first_offset": stored, "end_offset": bounds.first},
             )
             return bounds.first
         return stored
@@ -199,10 +207,10 @@ class Shard(ABC):
     async def _lost(self, why: str) -> None:
         self._go_back(why, CLAIM_BACK_SECONDS)
 
-    def _go_back(self, why: str, wait_seconds: float) -> None:
+    def _go_back(self, why: str, wait_seconds: float, **batch: object) -> None:
         """Forget what is in memory, and claim the shard again unless a rebalance takes it away first."""
         if self.owned:
-            log.warning("%s: %s; going back to what is stored", self, why)
+            log.warning("going back to what is stored", extra={"shard": self, "reason": why, **batch})
             self.owned = False
             if not self._handovers:
                 self._recovery = asyncio.create_task(self._watched(self._claim_back(wait_seconds)))
@@ -217,7 +225,7 @@ class Shard(ABC):
                     self._seeks.update(await self.input_log.seek(self.partition, offsets))
                     return
                 except (KafkaError, OSError) as error:
-                    await backoff.wait(f"seeking for {self}", error)
+                    await backoff.wait("seeking", self, error)
 
     async def close(self, *, drain_seconds: float = 0.0) -> None:
         """Stop working on the shard; with drain_seconds, publish first what waits, for as long as that at most."""
@@ -229,7 +237,9 @@ class Shard(ABC):
                 try:
                     await asyncio.wait_for(self.relay.drained_to(0), drain_seconds)
                 except TimeoutError:
-                    log.warning("%s: %d records wait in the outbox for the next owner", self, self.relay.waiting)
+                    log.warning(
+                        "%d records wait in the outbox for the next owner", self.relay.waiting, extra={"shard": self}
+                    )
             await self._stop_tasks()
             await self.relay.restart(waiting=0, told={})
             await self.publisher.close()
@@ -271,7 +281,9 @@ class Shard(ABC):
                 return
             records = [record for record in batch.records if record.offset >= position]
             self.position[topic] = batch.end
-            await self._guarded(self.take(topic, records, batch.end))
+            await self._guarded(
+                self.take(topic, records, batch.end), topic=topic, first_offset=position, end_offset=batch.end
+            )
         await self.relay.drained_to(self.outbox_records_max)
 
     async def watch_reading(self) -> None:
@@ -287,7 +299,13 @@ class Shard(ABC):
             for topic in self.inputs:
                 position = self.position.get(topic)
                 if self.owned and position == seen.get(topic) and position is not None and position < bounds[topic].end:
-                    log.warning("%s: %s stands at %d, the log has %d", self, topic, position, bounds[topic].end)
+                    log.warning(
+                        "reading stood still although the log has more; reading on",
+                        extra={
+                            **{"shard": self, "topic": topic},
+                            **{"first_offset": position, "end_offset": bounds[topic].end},
+                        },
+                    )
                     self._seeks.update(await self.input_log.seek(self.partition, {topic: position}))
 
     async def _do_due_work(self) -> None:
@@ -301,10 +319,10 @@ class Shard(ABC):
                 self.due_work.clear()
             await self.pace()
 
-    async def _guarded(self, work: Awaitable[T]) -> T | None:
+    async def _guarded(self, work: Awaitable[T], **batch: object) -> T | None:
         """Do work that ends in a commit. Where that fails nothing was written, or it is found when read again.
 
-        Raises CorruptState.
+        `batch`: what it is, for the log. Raises CorruptState.
         """
         try:
             try:
@@ -315,15 +333,17 @@ class Shard(ABC):
                     raise
                 raise Refused(str(error)) from error
         except Refused as error:
-            self._go_back(f"claimed by another worker, or the store went back in time ({error})", CLAIM_BACK_SECONDS)
+            why = f"claimed by another worker, or the store went back in time ({error})"
+            self._go_back(why, CLAIM_BACK_SECONDS, **batch)
         except (RedisError, KafkaError, OSError) as error:
-            self._go_back(f"{type(error).__name__}: {error}", self._backoff.next())
+            self._go_back(f"{type(error).__name__}: {error}", self._backoff.next(), **batch)
         return None
 
     async def commit(self, commit: Commit, records: Sequence[Outgoing]) -> None:
         """Write a batch and what it sends out, at once or not at all. Raises Refused, RedisError."""
         commit.outbox = [encode_outgoing(record) for record in records]
         await self.store.commit(commit)
+        self.committed_at_us = self.wall_clock()
         self._backoff.reset()
         self.progress = commit.progress
         self.relay.add(records, [len(entry) for entry in commit.outbox])

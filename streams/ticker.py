@@ -42,7 +42,7 @@ class Ticker:
                 try:
                     await self._tick(producer)
                 except (KafkaError, OSError) as error:
-                    log.warning("no tick: %s: %s", type(error).__name__, error)
+                    log.warning("no tick", extra={"reason": f"{type(error).__name__}: {error}"})
                 await asyncio.sleep(self._seconds)
 
     async def _tick(self, producer: AIOKafkaProducer) -> None:

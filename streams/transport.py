@@ -157,7 +157,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             if wanted:
                 await self._ensure_consumer().commit(wanted)
         except (KafkaError, OSError) as error:
-            log.debug("offsets were not committed: %s: %s", type(error).__name__, error)
+            log.debug("offsets were not committed", extra={"reason": repr(error)})
             return False
         return True
 

@@ -62,6 +62,8 @@ class Worker:
         self.kafka_arguments = settings.kafka_arguments()
         self.reader = LogReader(self.kafka_arguments, settings.topic_prefix)
         self.shards: dict[tuple[StageName, int], Shard] = {}
+        self.assigned: set[tuple[StageName, int]] | None = None
+        """The shards that the group gave this worker, whether it has them already or not; None: it gave nothing yet."""
         self.partitions = 0
         self._failure: asyncio.Future[BaseException] | None = None
         self._turns = asyncio.Lock()
@@ -111,6 +113,13 @@ class Worker:
         await asyncio.gather(*(shard.close(drain_seconds=DRAIN_SECONDS) for shard in self.shards.values()))
         self.shards.clear()
         await self.app.stop()
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What it will end of, once it has left; None: of nothing."""
+        if self._failure is not None and self._failure.done():
+            return self._failure.result()
+        return self.app.crash_reason
 
     def _failed(self, error: BaseException) -> None:
         if self._failure is not None and not self._failure.done():
@@ -264,6 +273,7 @@ class Worker:
             return {}
         try:
             wanted = {(_stage_of(self.names.topic(tp.topic)), tp.partition) for tp in assigned}
+            self.assigned = wanted
             gone = [self.shards.pop(key) for key in list(self.shards) if key not in wanted]
             await asyncio.gather(*(shard.close() for shard in gone))
             for key in wanted - self.shards.keys():
@@ -364,7 +374,7 @@ class Worker:
                 try:
                     await shard.watch_reading()
                 except (KafkaError, OSError) as error:
-                    log.debug("%s: cannot see where the log ends: %s", shard, error)
+                    log.debug("cannot see where the log ends", extra={"shard": shard, "reason": repr(error)})
 
     async def _tick(self) -> None:
         def owned() -> list[int]:

@@ -16,6 +16,7 @@ from pydantic import SecretStr
 
 from segmentation.policy import Policy
 from state.client import connect
+from streams.cli.log_lines import formatter
 from streams.event_loop import fast_loop
 from streams.settings import Settings
 from streams.worker import Worker
@@ -57,7 +58,9 @@ async def main() -> None:
 
 def run() -> None:
     """What this process is for."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(formatter(is_terminal=False))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     for chatty in ("faust", "mode"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # without a broker it says so fifty times a second

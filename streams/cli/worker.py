@@ -4,15 +4,19 @@ import asyncio
 import logging
 import os
 import signal
+import sys
 import threading
 from pathlib import Path
 from typing import Literal
 
 from streams.cli.failures import CHECK_FAILED
+from streams.cli.log_lines import formatter
 from streams.cli.running import keep_libraries_quiet, reach_broker, read_policy, read_settings, store
 from streams.event_loop import fast_loop
+from streams.monitoring import listening
 from streams.settings import Settings
 from streams.worker import DRAIN_SECONDS, Worker
+from streams.worker_figures import WorkerFigures
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +42,9 @@ def run_worker(
         async with store(settings) as redis:
             await reach_broker(settings)
             _say_what_happens(settings)
-            await Worker(settings, rules, redis).run(stop, rebuild=rebuild)
+            worker = Worker(settings, rules, redis)
+            async with listening(settings.monitoring_address, WorkerFigures(worker)):
+                await worker.run(stop, rebuild=rebuild)
         log.info("left")
 
     with asyncio.Runner(loop_factory=fast_loop()) as runner:
@@ -51,7 +57,7 @@ def _say_what_happens(settings: Settings) -> None:
     root.setLevel(logging.WARNING)
     for handler in root.handlers:
         handler.setLevel(logging.NOTSET)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        handler.setFormatter(formatter(is_terminal=sys.stderr.isatty()))
         handler.addFilter(_is_ours)
     logging.getLogger("streams").setLevel(settings.log_level)
     if settings.log_level == "DEBUG":

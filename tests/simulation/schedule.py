@@ -18,6 +18,7 @@ from state import shard_store
 from state.keys import StageName, shard_keys
 from streams import ranking, worklists
 from streams import settings as real_settings
+from streams.cli.log_lines import fields_of
 from streams.log import LogReader
 from streams.messages import PolicySwitch, Tick
 from streams.oracle.verification import verify
@@ -259,7 +260,7 @@ class _Listener(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """One line."""
-        self._schedule.note(f"{PROCESS.get()}: {record.getMessage()}")
+        self._schedule.note(f"{PROCESS.get()}: {record.getMessage()} {fields_of(record)}")
 
 
 def run(seed: int) -> Outcome:

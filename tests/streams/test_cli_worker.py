@@ -52,7 +52,7 @@ async def test_a_worker_drains_on_sigterm_and_listens_nowhere(values: dict[str, 
         done = finish(process)
     said = (tmp_path / "log").read_text()
     assert done.status == 0, said
-    assert "SIGTERM" in said and said.splitlines()[-1].endswith("left")
+    assert "SIGTERM" in said and json.loads(said.splitlines()[-1])["event"] == "left"
     assert "nothing fences a second worker" in said
 
 
