@@ -18,6 +18,8 @@ REPEAT_BUYERS_MIN = 20
 
 EVALUATIONS_MAX = 2_000
 """Of a likelihood, in each of two searches. Some hundreds do where the log tells the parameters."""
+MEAN_SPEND_MAX = 1.5
+"""So many times what accounts spent the model's mean may be. A good fit has it close to 1: of CDNOW 1.00."""
 FIRST_STEP = 0.05
 DIGITS = 6
 """Significant ones that a parameter is kept with: no log is long enough to tell more."""
@@ -46,11 +48,14 @@ class Fit(NamedTuple):
     """Repeat buyers whose repeats brought more than nothing: Gamma-Gamma knows no others."""
     spend_log_likelihood: float
     """Of Gamma-Gamma, with minor units as the unit of money."""
+    is_mean_spend_at_the_edge: bool = False
+    """Whether the model's mean spend went as far as MEAN_SPEND_MAX: amounts vary more than Gamma-Gamma knows of."""
 
     @property
     def at_the_edge(self) -> list[str]:
         """Parameters that went as far as they may: the log does not tell them."""
         found = {**self.buying._asdict(), **self.spend._asdict()}
+        found["the mean spend"] = PARAMETER_MAX if self.is_mean_spend_at_the_edge else 1.0
         return [name for name, value in found.items() if not PARAMETER_MIN * 2 < value < PARAMETER_MAX / 2]
 
 
@@ -77,7 +82,18 @@ def fit(histories: Collection[BuyingHistory]) -> Fit:
         log_likelihood=log_likelihood,
         spend_accounts=len(paying),
         spend_log_likelihood=spend_log_likelihood,
+        is_mean_spend_at_the_edge=_mean_spend(spend) > 0.99 * MEAN_SPEND_MAX * _mean_spend_of(paying),
     )
+
+
+def _mean_spend(spend: SpendModel) -> float:
+    """The mean over accounts of what a transaction brings, by the model."""
+    return spend.p * spend.gamma_minor / (spend.q - 1)
+
+
+def _mean_spend_of(histories: Collection[BuyingHistory]) -> float:
+    """The same of these accounts, by their repeats."""
+    return float(np.mean([history.repeat_revenue_minor / history.repeats for history in histories]))
 
 
 def fit_buying(histories: Collection[BuyingHistory]) -> tuple[BuyingModel, float]:
@@ -101,30 +117,41 @@ def fit_buying(histories: Collection[BuyingHistory]) -> tuple[BuyingModel, float
 def fit_spend(histories: Collection[BuyingHistory]) -> tuple[SpendModel, float]:
     """The parameters of Gamma-Gamma, and the logarithm of their likelihood, from repeat buyers. Raises CannotFit.
 
-    q is kept above 1, below which there is no mean spend.
+    The mean spend of the model, p gamma / (q - 1), is kept below MEAN_SPEND_MAX times that of the accounts. Where
+    amounts vary more than Gamma-Gamma knows of, q would come so close to 1 that the mean had no bound, nor had what is
+    expected of accounts that have not bought again.
     """
     repeats = np.array([history.repeats for history in histories], dtype=np.float64)
     revenue = np.array([history.repeat_revenue_minor for history in histories], dtype=np.float64)
     mean = revenue / repeats
+    mean_spend = _mean_spend_of(histories)
 
     def log_likelihood(parameters: Numbers) -> float:
-        p, above_one, gamma = parameters
-        q = 1 + above_one
+        p, model_mean, gamma = parameters
+        q = 1 + p * gamma / model_mean
         # Fader & Hardie (2013); x times the mean is the revenue
         of_account = gammaln(p * repeats + q) - gammaln(p * repeats) - gammaln(q)
         of_account += q * np.log(gamma) + (p * repeats - 1) * np.log(mean) + p * repeats * np.log(repeats)
         return float(np.sum(of_account - (p * repeats + q) * np.log(gamma + revenue)))
 
-    (p, above_one, gamma), best = maximise(log_likelihood, [1.0, 1.0, float(np.mean(mean))])
+    (p, model_mean, gamma), best = maximise(
+        log_likelihood, [1.0, mean_spend, mean_spend], [PARAMETER_MAX, MEAN_SPEND_MAX * mean_spend, PARAMETER_MAX]
+    )
+    above_one = float(f"{p * gamma / model_mean:.{DIGITS}g}")
     # rounded: the sum has digits that none of its parts has
     return SpendModel(p, min(PARAMETER_MAX, round(1 + above_one, 9)), gamma), best
 
 
-def maximise(log_likelihood: Callable[[Numbers], float], start: Sequence[float]) -> tuple[list[float], float]:
-    """The parameters, each above 0, at which this is greatest, in DIGITS digits, and how great. Raises CannotFit."""
+def maximise(
+    log_likelihood: Callable[[Numbers], float], start: Sequence[float], most: Sequence[float] | None = None
+) -> tuple[list[float], float]:
+    """The parameters, each above 0, at which this is greatest, in DIGITS digits, and how great. Raises CannotFit.
+
+    most: of each parameter; PARAMETER_MAX where it is not given.
+    """
     # In logarithms, so that a step is a ratio. The first search goes far, but ends early on ridges, which these
     # functions have; the second one goes on from there, and needs no derivatives.
-    bounds = [(np.log(PARAMETER_MIN), np.log(PARAMETER_MAX))] * len(start)
+    bounds = [(np.log(PARAMETER_MIN), np.log(value)) for value in most or [PARAMETER_MAX] * len(start)]
 
     def loss(logarithms: Numbers) -> float:
         return -log_likelihood(np.exp(logarithms))

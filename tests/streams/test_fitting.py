@@ -3,7 +3,7 @@
 import random
 from collections.abc import Iterator
 from datetime import date
-from math import log
+from math import exp, log
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from segmentation.events import MICROSECONDS_PER_DAY, Purchase
 from segmentation.policy import Policy
 from segmentation.purchase_model import BuyingModel, bg_nbd_log_likelihood, log_likelihood
 from streams.cdnow import data_file, read_lines
-from streams.model.fitting import CannotFit, fit, fit_buying, fit_spend, maximise
+from streams.model.fitting import MEAN_SPEND_MAX, CannotFit, fit, fit_buying, fit_spend, maximise
 from streams.model.purchases import histories_at, read_file
 
 EPOCH = date(1970, 1, 1)
@@ -84,6 +84,20 @@ def test_gamma_gamma_is_estimated_as_published(published: list[BuyingHistory]) -
     (p, q, gamma_minor), _ = fit_spend(buyers)
     assert len(buyers) == 946
     assert [p, q, gamma_minor / 100] == pytest.approx([6.25, 3.74, 15.44], abs=0.01)
+
+
+def test_amounts_that_vary_too_much_do_not_make_the_mean_spend_boundless() -> None:
+    """Log-normal amounts of accounts that differ a lot: who has not bought again is not expected to bring millions."""
+    chance, histories = random.Random(4), list[BuyingHistory]()
+    for _ in range(2_000):
+        typical, repeats = chance.gauss(9, 1.6), chance.randint(0, 4)
+        revenue = sum(int(exp(chance.gauss(typical, 1.2))) + 1 for _ in range(repeats))
+        histories.append(BuyingHistory(repeats, 60 * repeats, 365, revenue))
+    found = fit(histories)
+    spent = np.mean([history.repeat_revenue_minor / history.repeats for history in histories if history.repeats])
+    p, q, gamma_minor = found.spend
+    assert found.is_mean_spend_at_the_edge and "the mean spend" in found.at_the_edge
+    assert p * gamma_minor / (q - 1) == pytest.approx(MEAN_SPEND_MAX * spent, rel=0.01)
 
 
 def test_all_at_once_is_the_sum_of_each(published: list[BuyingHistory]) -> None:
