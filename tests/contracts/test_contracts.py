@@ -34,6 +34,8 @@ def test_every_topic_and_schema_has_its_place() -> None:
     assert set(CHANNELS) == set(Topic)
     assert set(directions()) == set(SCHEMAS)
     assert {name for channel in CHANNELS.values() for name in channel.messages} == set(MESSAGES)
+    page = (FOLDER.parent / "contracts.md").read_text(encoding="utf-8")
+    assert [topic for topic in Topic if f"`{topic}`" not in page] == []
     for schema in SCHEMAS.values():
         Draft7Validator.check_schema(schema)
 
