@@ -15,7 +15,7 @@ PIP_COMPILE = $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --stri
 LOCK_FLAGS ?= --upgrade
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-kafka simulate faults mutants fuzz lint format bench lock audit sbom clean
+.PHONY: help venv demo test test-kafka simulate faults mutants fuzz lint format contracts bench lock audit sbom clean
 
 help: ## say what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -63,6 +63,9 @@ lint: $(STAMP) ## style, types, and the direction of imports
 format: $(STAMP) ## put the code into the style that `make lint` checks
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+contracts: $(STAMP) ## write docs/contracts, the AsyncAPI document and the JSON Schemas, from the models
+	$(BIN)/python -m streams.contracts docs/contracts
 
 bench: $(STAMP) ## events a second, latency and CPU, beside a plain Faust agent
 	$(BIN)/python -m benchmarks.throughput

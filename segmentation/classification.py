@@ -91,7 +91,7 @@ class Classifier:
         traits = Traits(
             tuple([self._class_of(attribute, attributes.get(attribute)) for attribute in self._by]),
             max(0, min(FIT_MAX, points)),
-            _visible(attributes.get("owner"), OWNER_CHARACTERS_MAX),
+            owner_of(attributes),
             _class_text(attributes.get("region")),
             self._needs_of(attributes.get("needs")),
         )
@@ -206,6 +206,11 @@ def _class_text(value: AttributeValue | None) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return _cut(comparable(_visible(value, CLASS_CHARACTERS_MAX)), CLASS_CHARACTERS_MAX)
+
+
+def owner_of(attributes: Mapping[str, AttributeValue]) -> str:
+    """Whose an account is, as `Traits.owner` has it; empty where nobody's."""
+    return _visible(attributes.get("owner"), OWNER_CHARACTERS_MAX)
 
 
 def _visible(value: AttributeValue | None, characters_max: int) -> str:

@@ -3,19 +3,19 @@
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any, get_args
 
 from jiter import from_json
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from segmentation.buying import BuyingHistory
 from segmentation.order_index import Share
 from segmentation.policy import Policy
-from segmentation.population import Change
-from segmentation.risk import Part, RiskChange, RiskRules, score_of
-from segmentation.segments import Segment
+from segmentation.population import CauseKind, Change, Direction
+from segmentation.risk import ENGAGEMENT_FALL, EVIDENCE, LEVELS, Part, RiskChange, RiskRules, Trigger, score_of
+from segmentation.segments import SEGMENTS, Segment
 from streams.instants import format_instant
-from streams.messages import ChangeMode, Headers, Outgoing, header, json_bytes
+from streams.messages import ChangeMode, Headers, Mode, Outgoing, header, json_bytes
 from streams.topics import Topic
 
 CHANGE_TYPE = "resegment.segment.changed.v1"
@@ -31,21 +31,39 @@ TRANSFER = "ce_transfer"
 """Header: `Standing.transfer` of the account; not there where it is 0."""
 
 
+_WRITTEN = ConfigDict(strict=True, use_attribute_docstrings=True)
+"""Of the models of what is written: their docstrings are the descriptions in docs/contracts."""
+
+
+def _one_of(known: Iterable[str]) -> Any:
+    """A text that is one of these, or of those that a later version adds: whoever reads it must expect others."""
+    return Field(json_schema_extra={"x-extensible-enum": [str(value) for value in known]})
+
+
+_Segment = Annotated[str, _one_of(SEGMENTS)]
+_Level = Annotated[str, _one_of(LEVELS)]
+_Mode = Annotated[str, _one_of([*get_args(Mode), "silent"])]
+_Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+
+
 class CauseData(BaseModel):
     """Why the account changed."""
 
-    model_config = ConfigDict(strict=True)
+    model_config = _WRITTEN
 
-    kind: str
+    kind: Annotated[str, _one_of(CauseKind)]
     event_id: str | None
+    """The account's event that did it, where there is one."""
     own_change_minor: int
+    """By how much its rolling revenue changed."""
     cutoff_change_minor: int | None
+    """By how much the cutoff that it crossed moved; null where it crossed none, or the cutoff is new."""
 
 
 class CutoffsData(BaseModel):
     """Lowest rolling revenue of the tiers; null where no account has the tier."""
 
-    model_config = ConfigDict(strict=True)
+    model_config = _WRITTEN
 
     key: int | None
     enterprise: int | None
@@ -54,7 +72,7 @@ class CutoffsData(BaseModel):
 class PlaybookData(BaseModel):
     """What is done for an account of the segment, and by whom: the policy's `[segments.…]` when it was announced."""
 
-    model_config = ConfigDict(strict=True)
+    model_config = _WRITTEN
 
     role: str
     team: str
@@ -71,28 +89,40 @@ class PlaybookData(BaseModel):
 class ChangeData(BaseModel):
     """The data of a segment change."""
 
-    model_config = ConfigDict(strict=True)
+    model_config = _WRITTEN
 
     account_id: str
     population: str
+    """The accounts that it is ranked against."""
     previous_population: str | None = None
     """The one that the account was ranked in before; null where it is the same."""
     sequence: int
-    previous_segment: str | None
-    current_segment: str
-    direction: str
+    """Of the account's segment changes: 1, 2, 3, ... without gaps. One that was seen before is a repetition."""
+    previous_segment: _Segment | None
+    """Null for the account's first."""
+    current_segment: _Segment
+    direction: Annotated[str, _one_of(Direction)]
     cause: CauseData
     lapsed: bool
+    """Established, and with no revenue left in the window."""
     rolling_revenue_minor: int
+    """In minor units of the policy's base currency, as all amounts here; it may need more than 64 bits."""
     position_revenue: float | None
+    """Share of the population's revenue above the account, in [0, 1); null where it is not ranked."""
     position_accounts: float | None
+    """Share of the population's accounts above it, in [0, 1)."""
     cutoffs_minor: CutoffsData
     to_next_tier_up_minor: int | None
+    """Gain of revenue that changes the tier, with the cutoffs as they are; null where there is no such tier."""
     to_next_tier_down_minor: int | None
+    """As before, loss."""
     policy_version: str
-    mode: str
-    effective_at: str
-    recorded_at: str
+    mode: _Mode
+    """Whoever acts upon changes leaves out what is `silent`, and takes over the segment."""
+    effective_at: _Time
+    """When the causing event of the account happened, else the clock; never goes back within an account."""
+    recorded_at: _Time
+    """When it was decided, by the worker's clock."""
     playbook: PlaybookData | None = None
     """None: announced before changes had one."""
 
@@ -100,7 +130,7 @@ class ChangeData(BaseModel):
 class RhythmData(BaseModel):
     """How an account has bought, and how that is told."""
 
-    model_config = ConfigDict(strict=True)
+    model_config = _WRITTEN
 
     days_bought: int
     """Days with a purchase, of all time."""
@@ -115,10 +145,9 @@ class RhythmData(BaseModel):
 class PartData(BaseModel):
     """What one thing adds to a score."""
 
-    model_config = ConfigDict(strict=True)
+    model_config = _WRITTEN
 
-    name: str
-    """`rhythm`, `cancel_request`, `support_ticket`, `refund` or `tier_fall`."""
+    name: Annotated[str, _one_of(["rhythm", *EVIDENCE, ENGAGEMENT_FALL])]
     points: float
     days_ago: int | None
     """Null for the rhythm."""
@@ -127,14 +156,15 @@ class PartData(BaseModel):
 class RiskData(BaseModel):
     """The data of a change of churn risk."""
 
-    model_config = ConfigDict(strict=True)
+    model_config = _WRITTEN
 
     account_id: str
     population: str
     sequence: int
-    previous_level: str
-    current_level: str
-    trigger: str
+    """Of the account's changes of risk: 1, 2, 3, ... without gaps. One that was seen before is a repetition."""
+    previous_level: _Level
+    current_level: _Level
+    trigger: Annotated[str, _one_of(Trigger)]
     event_id: str | None
     score: float
     """The probability in percent."""
@@ -150,11 +180,12 @@ class RiskData(BaseModel):
     rolling_revenue_minor: int
     revenue_at_risk_minor: int
     """What the account brings in a horizon, times the probability."""
-    segment: str
+    segment: _Segment
     policy_version: str
-    mode: str
-    effective_at: str
-    recorded_at: str
+    mode: _Mode
+    """Whoever acts upon changes leaves out what is `silent`, and takes over the level."""
+    effective_at: _Time
+    recorded_at: _Time
     playbook: PlaybookData
 
 

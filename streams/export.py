@@ -39,7 +39,10 @@ ACCOUNT_COLUMNS = (
     "first_purchase_on",
     "sequence",
     "as_of",
+    "risk_level",
+    "risk_sequence",
 )
+"""New ones come last: who reads by position goes on."""
 
 POSITION_DIGITS = 9
 """Further ones are cut off: so a printed position is below a boundary exactly where the position itself is."""
@@ -117,6 +120,7 @@ def _account_rows(snapshot: Snapshot, policy: Policy) -> Iterator[tuple[object, 
             _first_purchase_on(account, shard),
             member.sequence if member is not None else 0,
             format_instant(shard.clock_us) if shard.clock_us else "",
+            *_told_risk(member),
         )
 
 
@@ -125,6 +129,14 @@ def _told(member: Member | None) -> tuple[str, str]:
     if member is None or member.segment is None:
         return "", "false"
     return str(member.segment), "true" if member.lapsed else "false"
+
+
+def _told_risk(member: Member | None) -> tuple[str, int]:
+    """Level of churn risk, and sequence of its changes; no level for an account that has none, for it never bought."""
+    risk = member.risk if member is not None else None
+    return (
+        (str(risk.told_level), risk.sequence) if risk is not None and (risk.days_bought or risk.sequence) else ("", 0)
+    )
 
 
 def _first_purchase_on(account: Account, shard: AccountShardState) -> str:

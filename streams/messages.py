@@ -29,7 +29,9 @@ ChangeMode = Literal[Mode, "silent"]
 Headers = Sequence[tuple[str, bytes]]
 
 
-class _TickMessage(BaseModel):
+class TickMessage(BaseModel):
+    """What time it is, once everything before `ends` is applied."""
+
     model_config = ConfigDict(strict=True, extra="ignore")
 
     at: str
@@ -55,7 +57,9 @@ class PolicySwitch(NamedTuple):
     """As of a tick."""
 
 
-class _SwitchMessage(BaseModel):
+class SwitchMessage(BaseModel):
+    """By which policy the accounts go, once everything before `ends` is applied."""
+
     model_config = ConfigDict(strict=True, extra="ignore")
 
     policy: dict[str, Any]
@@ -86,7 +90,7 @@ def decode_tick(value: bytes | None) -> Tick:
     if value is None:
         raise ValueError("a tick without a value")
     try:
-        message = _TickMessage.model_validate_json(value)
+        message = TickMessage.model_validate_json(value)
     except ValidationError as error:
         raise ValueError(f"not a tick: {error.errors(include_input=False, include_url=False)[0]['msg']}") from None
     at_us = parse_instant(message.at)
@@ -102,7 +106,7 @@ def _require_rules(canonical: str) -> Policy:
 
 def _decode_switch(value: bytes) -> PolicySwitch:
     try:
-        message = _SwitchMessage.model_validate_json(value)
+        message = SwitchMessage.model_validate_json(value)
         policy = _require_rules(json.dumps(message.policy))
     except ValidationError as error:
         wrong = error.errors(include_input=False, include_url=False)[0]

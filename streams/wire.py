@@ -110,14 +110,32 @@ _ACCOUNT_ID_FORM = "a string of 1 to 128 characters of A-Z a-z 0-9 . _ : @ -"
 _TIME = "a string with an RFC 3339 date-time and its offset"
 
 _Identifier = Annotated[str, Field(min_length=1, max_length=128, description=_IDENTIFIER)]
-_Time = Annotated[str, Field(description=_TIME)]
+_Time = Annotated[str, Field(description=_TIME, json_schema_extra={"format": "date-time"})]
+
+# What is checked by hand, after the model, as JSON Schema: for the contracts, which nothing here validates by.
+_ACCOUNT_ID_PATTERN = "[A-Za-z0-9._:@-]{1,128}"
+_ATTRIBUTE_NAME_PATTERN = "[a-z][a-z0-9_]{0,63}"
+_ACCOUNT_ID_SCHEMA: dict[str, Any] = {"pattern": f"^{_ACCOUNT_ID_PATTERN}$"}
+_CURRENCY_SCHEMA: dict[str, Any] = {"pattern": "^[A-Z]{3}$"}
+_ATTRIBUTE_TEXT: dict[str, Any] = {"type": "string", "maxLength": ATTRIBUTE_CHARACTERS_MAX}
+_ATTRIBUTES_SCHEMA: dict[str, Any] = {
+    "maxProperties": ATTRIBUTES_MAX,
+    "propertyNames": {"pattern": f"^{_ATTRIBUTE_NAME_PATTERN}$"},
+    "additionalProperties": {
+        "anyOf": [
+            _ATTRIBUTE_TEXT,
+            {"type": "number"},
+            {"type": "array", "items": _ATTRIBUTE_TEXT, "maxItems": ATTRIBUTE_VALUES_MAX},
+        ]
+    },
+}
 
 _contract = with_config(ConfigDict(strict=True, extra="ignore"))
 
 
 class _CommonFields(TypedDict):
     event_id: _Identifier
-    account_id: Annotated[str, Field(description=_ACCOUNT_ID_FORM)]
+    account_id: Annotated[str, Field(description=_ACCOUNT_ID_FORM, json_schema_extra=_ACCOUNT_ID_SCHEMA)]
     occurred_at: _Time
 
 
@@ -127,7 +145,9 @@ class _PurchaseFields(_CommonFields):
     amount_minor: Annotated[
         int, Field(ge=0, le=AMOUNT_MINOR_MAX, description=f"an integer from 0 to {AMOUNT_MINOR_MAX}")
     ]
-    currency: Annotated[str, Field(description="a string with a currency code of ISO 4217")]
+    currency: Annotated[
+        str, Field(description="a string with a currency code of ISO 4217", json_schema_extra=_CURRENCY_SCHEMA)
+    ]
     kind: NotRequired[Annotated[Literal["purchase", "refund"], Field(description='"purchase" or "refund"')]]
     order_id: NotRequired[_Identifier]
     purchased_at: NotRequired[_Time]
@@ -141,7 +161,13 @@ class _SignupFields(_CommonFields):
     ]
     # What is in it is checked by hand: pydantic would report each member of a large object by itself.
     attributes: NotRequired[
-        Annotated[dict[str, Any], Field(description="an object of names with strings, numbers or lists of strings")]
+        Annotated[
+            dict[str, Any],
+            Field(
+                description="an object of names with strings, numbers or lists of strings",
+                json_schema_extra=_ATTRIBUTES_SCHEMA,
+            ),
+        ]
     ]
 
 
@@ -163,14 +189,15 @@ class _EngagementFields(_CommonFields):
     ]
 
 
-_CONTRACTS: Mapping[EventKind, TypeAdapter[Any]] = {
+CONTRACTS: Mapping[EventKind, TypeAdapter[Any]] = {
     "purchase": TypeAdapter(_PurchaseFields),
     "signup": TypeAdapter(_SignupFields),
     "engagement": TypeAdapter(_EngagementFields),
 }
+"""What the value of a record must be like, by what is on its topic."""
 
-_ACCOUNT_ID = re.compile(r"[A-Za-z0-9._:@-]{1,128}").fullmatch
-_ATTRIBUTE_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}").fullmatch
+_ACCOUNT_ID = re.compile(_ACCOUNT_ID_PATTERN).fullmatch
+_ATTRIBUTE_NAME = re.compile(_ATTRIBUTE_NAME_PATTERN).fullmatch
 _CONTROL_CHARACTER = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]").search
 
 
@@ -189,9 +216,9 @@ class Decoder:
         self._converter = policy.converter()
         self._future_us = policy.future_days * MICROSECONDS_PER_DAY
         self._contracts: dict[EventKind, tuple[Callable[[object], Any], Callable[..., Event]]] = {
-            "purchase": (_CONTRACTS["purchase"].validator.validate_python, self._purchase),
-            "signup": (_CONTRACTS["signup"].validator.validate_python, self._signup),
-            "engagement": (_CONTRACTS["engagement"].validator.validate_python, self._engagement),
+            "purchase": (CONTRACTS["purchase"].validator.validate_python, self._purchase),
+            "signup": (CONTRACTS["signup"].validator.validate_python, self._signup),
+            "engagement": (CONTRACTS["engagement"].validator.validate_python, self._engagement),
         }
         self._cached_accounts = cached_accounts
         self._cached = 0
@@ -358,7 +385,7 @@ def _broken_contract(kind: EventKind, error: ValidationError) -> BadRecord:
 @cache
 def _expected(kind: EventKind) -> dict[str, str]:
     """Of each field of the contract, what it must be, in words."""
-    properties = _CONTRACTS[kind].json_schema()["properties"]
+    properties = CONTRACTS[kind].json_schema()["properties"]
     return {field: schema["description"] for field, schema in properties.items()}
 
 

@@ -413,16 +413,16 @@ class WorkerProcess:
         settings = installation.settings
         self.log = directory / f"{name}.log"
         document = settings.model_dump(mode="json") | {"redis_url": settings.redis_url.get_secret_value()}
-        self._process = self._started(module, dict(os.environ))
+        self._process = self._started([sys.executable, "-m", *module], dict(os.environ))
         assert self._process.stdin is not None
         given = {"settings": document, "policy": installation.policy.document(), "rebuild": rebuild}
         self._process.stdin.write(json.dumps(given).encode())
         self._process.stdin.close()
 
-    def _started(self, module: Sequence[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    def _started(self, command: Sequence[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
         with self.log.open("wb") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", *module],
+                command,
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -504,7 +504,19 @@ class CommandProcess(WorkerProcess):
         """`variables` win over the settings."""
         self.log = directory / f"{name}.log"
         environment = os.environ | environment_of(installation.settings) | dict(variables or {})
-        self._process = self._started(["streams.cli", *arguments], environment)
+        self._process = self._started(self.command(*arguments), environment)
+
+    def command(self, *arguments: str) -> list[str]:
+        """What is run."""
+        return [sys.executable, "-m", "streams.cli", *arguments]
+
+
+class ProgramProcess(CommandProcess):
+    """Another program, as CommandProcess runs a command: the first argument is its path."""
+
+    def command(self, *arguments: str) -> list[str]:
+        """The arguments."""
+        return [*arguments]
 
 
 def environment_of(settings: Settings) -> dict[str, str]:

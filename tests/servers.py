@@ -149,7 +149,7 @@ class KafkaServer(_Server):
 
     def __init__(self, settings: Mapping[str, str] | None = None, *, heap: str = "512m") -> None:
         """Gets the jars, by Maven, the first time. Raises MissingPrerequisite without Java or Maven."""
-        java = _program("java", "Java 17 or newer (Debian: default-jre-headless)")
+        java = program("java", "Java 17 or newer (Debian: default-jdk-headless)")
         class_path = f"{kafka_jars()}/*"
         directory = Path(tempfile.mkdtemp(prefix="resegment-kafka-"))
         port, controller_port = free_port(), free_port()
@@ -220,7 +220,7 @@ class RedisServer(_Server):
 
         `executable`: another server than this machine's. `settings`: arguments that win over the ones below.
         """
-        executable = executable or _program("redis-server", "Redis 7 or newer (Debian: redis-server)")
+        executable = executable or program("redis-server", "Redis 7 or newer (Debian: redis-server)")
         directory = Path(tempfile.mkdtemp(prefix="resegment-redis-"))
         port = free_port()
         command = [
@@ -391,21 +391,26 @@ class RedisCluster:
 
 
 def kafka_jars() -> Path:
-    """The folder with the jars of Apache Kafka, filled by Maven if it is not there (20 s).
+    """The folder with the jars of Apache Kafka. As maven_jars."""
+    return maven_jars(f"kafka-{KAFKA_VERSION}", _POM)
 
-    Raises MissingPrerequisite without Maven.
+
+def maven_jars(name: str, pom: str) -> Path:
+    """The folder with the jars that a pom depends on, filled by Maven if it is not there (5 to 20 s).
+
+    `name` is the folder's, for this and no other pom. Raises MissingPrerequisite without Maven.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "resegment"
-    jars = cache / f"kafka-{KAFKA_VERSION}"
+    jars = cache / name
     if not jars.is_dir():
-        maven = _program("mvn", "Apache Maven (Debian: maven)")
+        maven = program("mvn", "Apache Maven (Debian: maven)")
         cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache, prefix="kafka-") as scratch:
-            pom = Path(scratch) / "pom.xml"
-            pom.write_text(_POM)
+        with tempfile.TemporaryDirectory(dir=cache, prefix=f"{name}-") as scratch:
+            file = Path(scratch) / "pom.xml"
+            file.write_text(pom)
             goal = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies"
             arguments = [f"-DoutputDirectory={scratch}/jars", "-DincludeScope=runtime"]
-            _run([maven, "--quiet", "--batch-mode", "--file", str(pom), goal, *arguments])
+            _run([maven, "--quiet", "--batch-mode", "--file", str(file), goal, *arguments])
             try:
                 (Path(scratch) / "jars").rename(jars)
             except OSError:
@@ -415,7 +420,8 @@ def kafka_jars() -> Path:
     return jars
 
 
-def _program(name: str, what: str) -> str:
+def program(name: str, what: str) -> str:
+    """Its path. Raises MissingPrerequisite, saying what to install."""
     found = shutil.which(name)
     if found is None:
         raise MissingPrerequisite(f"{name} is not on the PATH: install {what}.")

@@ -289,17 +289,38 @@ def send_engagement(
 @app.command()
 def watch(
     risks: Annotated[bool, typer.Option("--risks", help="Changes of churn risk instead of segments.")] = False,
+    follow: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            "--follow",
+            metavar="KIND=VALUE",
+            help="Only changes of account=ID, to or from segment=NAME, or of the accounts of owner=NAME. May be given "
+            "again: of each kind one must fit. Owners are looked up in the store, as they are by now.",
+        ),
+    ] = None,
+    since: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--since",
+            metavar="TIME",
+            help="First the changes that were announced since this day or date-time (by the broker's clock), like "
+            "2026-11-22T10:00:00Z.",
+        ),
+    ] = None,
     from_beginning: Annotated[
         bool, typer.Option("--from-beginning", help="First all changes that the log still has.")
     ] = False,
     limit: Annotated[Optional[int], typer.Option(min=0, help="End after this many changes.")] = None,  # noqa: UP045
     json: Annotated[bool, typer.Option("--json", help="For programs: one CloudEvent a line.")] = False,
 ) -> None:
-    """Follow segment changes as they happen, until Ctrl-C."""
-    from streams.cli.running import run
-    from streams.cli.watch import run_watch
+    """Follow segment changes, or those of churn risk, as they happen, until Ctrl-C.
 
-    run(run_watch(risks=risks, from_beginning=from_beginning, limit=limit, as_json=json))
+    `resegment watch --follow owner=kim --since 2026-11-22`: what became of kim's accounts, and what becomes of them.
+    """
+    from streams.cli.running import run
+    from streams.cli.watch import WatchOptions, run_watch
+
+    run(run_watch(WatchOptions(risks, tuple(follow or ()), since, from_beginning, limit, json)))
 
 
 @app.command()

@@ -21,6 +21,7 @@ from streams.cli.running import (
     Connections,
     connected,
     open_lines,
+    parse_time_option,
     partition_count,
     policy_path,
     read_policy,
@@ -28,7 +29,6 @@ from streams.cli.running import (
 )
 from streams.cli.verify import show_findings
 from streams.export import export
-from streams.instants import parse_instant
 from streams.replay import Progress as ReplayProgress
 from streams.replay import Replayed, Replayer
 from streams.rest import ShardsAtWork
@@ -51,7 +51,7 @@ class ReplayOptions(NamedTuple):
 
 async def run_replay(options: ReplayOptions) -> None:
     """Replay the file and end with one line of fields. Raises CommandFailed for mismatches."""
-    until_us = parse_until(options.until) if options.until else None
+    until_us = parse_time_option(options.until, "--until") if options.until else None
     with open_lines(options.file) as file:
         policy = policy_path(options.policy)
         if options.embedded:
@@ -64,16 +64,6 @@ async def run_replay(options: ReplayOptions) -> None:
 
 def _no_check() -> None:
     """Workers of others cannot be looked at."""
-
-
-def parse_until(text: str) -> int:
-    """An instant, or a day, which stands for its first moment. Raises CommandFailed."""
-    try:
-        return parse_instant(text if len(text) > 10 else f"{text}T00:00:00Z")
-    except ValueError:
-        raise CommandFailed(
-            f"--until: {text} is neither a day (1998-06-30) nor a date-time with its offset (1998-06-30T12:00:00Z)"
-        ) from None
 
 
 async def _replay(

@@ -20,7 +20,7 @@ from streams.cli import overheard
 from streams.cli.console import escape
 from streams.cli.failures import CommandFailed, Terminated
 from streams.event_loop import fast_loop
-from streams.instants import parse_day
+from streams.instants import parse_day, parse_instant
 from streams.log import LogReader
 from streams.settings import Settings
 from streams.topics import SHARDED, Topic, TopicNames
@@ -172,3 +172,14 @@ def parse_day_option(text: str, option: str) -> int:
         return parse_day(text)
     except ValueError:
         raise CommandFailed(f"{option}: {escape(text)} is not a day like 1998-06-30") from None
+
+
+def parse_time_option(text: str, option: str) -> int:
+    """An instant in microseconds, or a day, which stands for its first moment (UTC). Raises CommandFailed."""
+    try:
+        return parse_instant(text if len(text) > 10 else f"{text}T00:00:00Z")
+    except ValueError:
+        raise CommandFailed(
+            f"{option}: {escape(text)} is neither a day (1998-06-30) nor a date-time with its offset "
+            "(1998-06-30T12:00:00Z)"
+        ) from None
