@@ -4,7 +4,7 @@ import csv
 import heapq
 import logging
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from datetime import date, timedelta
 from itertools import groupby
@@ -39,10 +39,9 @@ ACCOUNT_COLUMNS = (
     "first_purchase_on",
     "sequence",
     "as_of",
-    "risk_level",
-    "risk_sequence",
 )
-"""New ones come last: who reads by position goes on."""
+"""Other programs read the file by its whole header: what is new goes to a file of its own."""
+RISK_COLUMNS = ("account_id", "risk_level", "sequence")
 
 POSITION_DIGITS = 9
 """Further ones are cut off: so a printed position is below a boundary exactly where the position itself is."""
@@ -67,7 +66,7 @@ async def export(
     *,
     snapshot: Snapshot | None = None,
 ) -> Exported:
-    """Write `accounts.csv` and `changes.jsonl` into the directory; it is made, files of these names are replaced.
+    """Write `accounts.csv`, `risks.csv` and `changes.jsonl` into the directory; it is made, such files are replaced.
 
     Memory: about 1 KB an account, and SORTED_BYTES_MAX for any number of changes. Changes need about twice
     their size of room on the disk. Raises NoInstallation, StillChanging, OSError, RedisError, KafkaError.
@@ -76,6 +75,7 @@ async def export(
     if snapshot is None:
         snapshot = await read_snapshot(redis, settings)
     accounts = write_accounts(directory / "accounts.csv", snapshot, in_force(snapshot.founding, policy))
+    write_risks(directory / "risks.csv", snapshot)
     return Exported(accounts, await write_changes(directory / "changes.jsonl", reader))
 
 
@@ -84,12 +84,16 @@ async def export(
 
 def write_accounts(path: Path, snapshot: Snapshot, policy: Policy) -> int:
     """One line for each account, in the order of their ids. Returns how many. O(n log n). Raises OSError."""
+    return _write_rows(path, ACCOUNT_COLUMNS, _account_rows(snapshot, policy))
+
+
+def _write_rows(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> int:
     part = path.with_name(path.name + ".part")
     count = 0
     with part.open("w", encoding="ascii", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(ACCOUNT_COLUMNS)
-        for row in _account_rows(snapshot, policy):
+        writer.writerow(columns)
+        for row in rows:
             writer.writerow(row)
             count += 1
     part.replace(path)
@@ -120,7 +124,6 @@ def _account_rows(snapshot: Snapshot, policy: Policy) -> Iterator[tuple[object, 
             _first_purchase_on(account, shard),
             member.sequence if member is not None else 0,
             format_instant(shard.clock_us) if shard.clock_us else "",
-            *_told_risk(member),
         )
 
 
@@ -131,11 +134,16 @@ def _told(member: Member | None) -> tuple[str, str]:
     return str(member.segment), "true" if member.lapsed else "false"
 
 
-def _told_risk(member: Member | None) -> tuple[str, int]:
-    """Level of churn risk, and sequence of its changes; no level for an account that has none, for it never bought."""
-    risk = member.risk if member is not None else None
-    return (
-        (str(risk.told_level), risk.sequence) if risk is not None and (risk.days_bought or risk.sequence) else ("", 0)
+def write_risks(path: Path, snapshot: Snapshot) -> None:
+    """One line for each account of whose risk the world was told, by their ids. O(n log n). Raises OSError."""
+    _write_rows(
+        path,
+        RISK_COLUMNS,
+        (
+            (account_id, str(member.risk.told_level), member.risk.sequence)
+            for account_id, (member, _) in sorted(snapshot.members().items())
+            if member.risk is not None and member.risk.sequence
+        ),
     )
 
 

@@ -1,6 +1,6 @@
 """Flags each account whose churn risk becomes high, and takes the flag away when it no longer is.
 
-    python -m examples.subscribers.churn_flags out/accounts.csv
+    python -m examples.subscribers.churn_flags out/risks.csv
 
 Once `resegment export out` has written that file and nothing new comes, it compares both, and ends if they are equal.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 from examples.subscribers.subscription import follow
 
 
-async def main(accounts: Path) -> None:
+async def main(risks: Path) -> None:
     """Follow until the levels are what was exported."""
     levels: dict[str, tuple[str, str]] = {}
     async for change, is_news in follow("risks", "churn-risk"):
@@ -24,10 +24,10 @@ async def main(accounts: Path) -> None:
             if is_news and flag and change["mode"] != "silent":
                 reasons = "; ".join(change["reasons"])
                 print(account, change["sequence"], flag, f"{change['score']:.0f} %", reasons, sep="\t", flush=True)
-        elif accounts.exists():
-            with accounts.open(newline="") as file:
-                rows = [row for row in csv.DictReader(file) if row["risk_sequence"] != "0"]
-            exported = {row["account_id"]: (row["risk_level"], row["risk_sequence"]) for row in rows}
+        elif risks.exists():
+            with risks.open(newline="") as file:
+                rows = list(csv.DictReader(file))
+            exported = {row["account_id"]: (row["risk_level"], row["sequence"]) for row in rows}
             different = {account for account, _ in levels.items() ^ exported.items()}
             flagged = sum(level == "high" for level, _ in levels.values())
             print(f"{flagged} accounts flagged, {len(different)} not as exported", flush=True)

@@ -168,7 +168,7 @@ def replay(
     ] = None,
     export: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(metavar="DIR", help="Then write accounts.csv and changes.jsonl there."),
+        typer.Option(metavar="DIR", help="Then write accounts.csv, risks.csv and changes.jsonl there."),
     ] = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Then recompute everything from the log with SQL, and compare.")
@@ -473,7 +473,7 @@ def export_command(
     policy: PolicyOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Write accounts.csv, every account as it is now, and changes.jsonl, every change as a CloudEvent."""
+    """Write accounts.csv and risks.csv, every account as it is now, and changes.jsonl, every change as a CloudEvent."""
     from streams.cli.export import run_export
     from streams.cli.running import run
 

@@ -8,7 +8,7 @@ from streams.export import export
 
 
 async def run_export(directory: Path, *, policy: Path | None, as_json: bool) -> None:
-    """Write accounts.csv and changes.jsonl."""
+    """Write accounts.csv, risks.csv and changes.jsonl."""
     settings = read_settings(policy=policy)
     rules = read_policy(settings)
     async with connected(settings) as connections:

@@ -58,7 +58,7 @@ class Subscribers:
     """Examples that run, each with its log. Use as a context manager."""
 
     def __init__(self, installation: Installation, directory: Path) -> None:
-        self.accounts = directory / "out" / "accounts.csv"
+        self.out = directory / "out"
         self.running: list[tuple[str, ProgramProcess]] = []
         self._installation, self._directory, self._commands = installation, directory, commands()
 
@@ -74,7 +74,8 @@ class Subscribers:
         first = len(self.running)
         for name in names or self._commands:
             log, command = f"{name}-{len(self.running)}", self._commands[name]
-            process = ProgramProcess(self._installation, self._directory, log, *command, str(self.accounts))
+            file = self.out / ("risks.csv" if name == "churn_flags" else "accounts.csv")
+            process = ProgramProcess(self._installation, self._directory, log, *command, str(file))
             self.running.append((name, process))
         for _, process in self.running[first:]:
             await process.until_said("\t")
@@ -121,8 +122,7 @@ async def test_subscribers_have_what_is_exported_though_a_worker_dies(
         changes = {account: len(chain) for account, chain in (await check(installation)).items()}
         risks = await risk_sequences(installation)
         patient = {"RESEGMENT_KAFKA_SESSION_TIMEOUT_SECONDS": "6"}
-        directory = str(subscribers.accounts.parent)
-        export = CommandProcess(installation, tmp_path, "export", "export", directory, variables=patient)
+        export = CommandProcess(installation, tmp_path, "export", "export", str(subscribers.out), variables=patient)
         assert await export.ended() == 0, export.said()
         for name, process in subscribers.running:
             assert await process.ended() == 0, process.said()

@@ -30,7 +30,7 @@ from tests.streams.installation import GROWN, Installed, connections, installed,
 
 HEADER = (
     "account_id,population,stage,segment,lapsed,rolling_revenue_minor,position_revenue,position_accounts,"
-    "first_purchase_on,sequence,as_of,risk_level,risk_sequence"
+    "first_purchase_on,sequence,as_of"
 )
 DAY = 20_000
 AS_OF = "2024-10-04T12:00:00Z"
@@ -86,9 +86,9 @@ def test_accounts_are_written_by_id_with_their_positions(tmp_path: Path) -> None
     assert write_accounts(tmp_path / "accounts.csv", snapshot, policy_for(0, "revenue")) == 3
     assert (tmp_path / "accounts.csv").read_bytes().decode().split("\n") == [
         HEADER,
-        f"a,all,established,enterprise,false,200,0.428571428,0.333333333,2024-06-26,3,{AS_OF},,0",
-        f"b,all,established,enterprise,false,200,0.428571428,0.333333333,2024-06-26,3,{AS_OF},,0",
-        f"c,all,established,key,false,300,0.000000000,0.000000000,2024-06-26,3,{AS_OF},,0",
+        f"a,all,established,enterprise,false,200,0.428571428,0.333333333,2024-06-26,3,{AS_OF}",
+        f"b,all,established,enterprise,false,200,0.428571428,0.333333333,2024-06-26,3,{AS_OF}",
+        f"c,all,established,key,false,300,0.000000000,0.000000000,2024-06-26,3,{AS_OF}",
         "",
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["accounts.csv"]
@@ -106,9 +106,9 @@ def test_an_account_outside_of_the_ranking_has_no_position(tmp_path: Path) -> No
     ]
     write_accounts(tmp_path / "a.csv", _snapshot(ahead, fresh, lapsed, members=members), policy_for(0, "revenue"))
     assert (tmp_path / "a.csv").read_text().splitlines()[1:] == [
-        f"ahead,all,prospect,prospect,false,0,,,,1,{AS_OF},,0",
-        f"fresh,all,new_start,new_start,false,5,,,2024-10-04,2,{AS_OF},,0",
-        f"lapsed,all,established,commercial,true,0,,,2023-08-31,4,{AS_OF},,0",
+        f"ahead,all,prospect,prospect,false,0,,,,1,{AS_OF}",
+        f"fresh,all,new_start,new_start,false,5,,,2024-10-04,2,{AS_OF}",
+        f"lapsed,all,established,commercial,true,0,,,2023-08-31,4,{AS_OF}",
     ]
 
 
@@ -116,7 +116,7 @@ def test_before_the_first_tick_accounts_are_known_and_nothing_more(tmp_path: Pat
     """An account without any announcement has no segment, and where no clock was set there is no time."""
     account = Account("new", first_purchase_day=DAY)
     write_accounts(tmp_path / "a.csv", _snapshot(account, clock_us=0), policy_for(0, "revenue"))
-    assert (tmp_path / "a.csv").read_text().splitlines()[1:] == ["new,all,prospect,,false,0,,,,0,,,0"]
+    assert (tmp_path / "a.csv").read_text().splitlines()[1:] == ["new,all,prospect,,false,0,,,,0,"]
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ async def test_an_installation_is_exported_as_it_is(installation: Installed, tmp
     accounts = _read(directory / "accounts.csv")
     changes = [json.loads(line) for line in (directory / "changes.jsonl").read_text().splitlines()]
     assert exported == (len(accounts), len(changes))
-    assert sorted(path.name for path in directory.iterdir()) == ["accounts.csv", "changes.jsonl"]
+    assert sorted(path.name for path in directory.iterdir()) == ["accounts.csv", "changes.jsonl", "risks.csv"]
     assert [account["account_id"] for account in accounts] == sorted({account["account_id"] for account in accounts})
     last = {change["data"]["account_id"]: change["data"] for change in changes}
     risks: dict[str, tuple[str, str]] = {}
@@ -155,12 +155,8 @@ async def test_an_installation_is_exported_as_it_is(installation: Installed, tmp
             risk = json.loads(record.value)
             risks[risk["account_id"]] = risk["current_level"], str(risk["sequence"])
     assert len(risks) > 10
-    assert risks == {
-        account["account_id"]: (account["risk_level"], account["risk_sequence"])
-        for account in accounts
-        if account["risk_sequence"] != "0"
-    }
-    assert {account["risk_level"] for account in accounts if account["risk_sequence"] == "0"} <= {"", "low"}
+    with (directory / "risks.csv").open(newline="") as file:
+        assert risks == {row["account_id"]: (row["risk_level"], row["sequence"]) for row in csv.DictReader(file)}
     ranked = [account for account in accounts if account["position_revenue"]]
     total = sum(int(account["rolling_revenue_minor"]) for account in ranked)
     assert len(ranked) > 10
