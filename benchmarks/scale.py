@@ -5,8 +5,8 @@ of their newest events are anywhere between empty and full, as they are after a 
 
     restart    from the start of the process to the first change, and what memory an account takes in the ranking stage
     midnight   a quarter of all accounts lose revenue at once; how long purchases take to become changes meanwhile
-    soak       purchases as fast as they can be done, then at half of that rate for minutes: latency, memory and the
-               size of the store, minute by minute
+    soak       purchases as fast as they can be done; then, once everybody is in place on the worklists, at half of
+               that rate for minutes: latency, memory and the size of the store, minute by minute
 """
 
 import argparse
@@ -249,6 +249,12 @@ class Scale:
         now = await look(self.redis, self.settings.redis_prefix, PARTITIONS)
         return (sum(shard.progress.get(Topic.PURCHASES, 0) for shard in now.accounts) - done) / seconds
 
+    async def until_placed(self, reader: LogReader) -> float:
+        """The seconds until every account is in its place on the worklists: what grows until then is theirs."""
+        start = time.monotonic()
+        await wait_at_rest(self.redis, reader, self.settings, timeout_seconds=REST_SECONDS, until_placed=True)
+        return time.monotonic() - start
+
     async def send_any(self, producer: AIOKafkaProducer, rng: random.Random) -> None:
         """A purchase of any account."""
         account = account_id(rng.randrange(self.accounts))
@@ -353,7 +359,12 @@ async def main() -> None:
                 )
                 if options.soak_minutes:
                     rate = await scale.as_fast_as_possible(producer, reader, 200_000)
-                    print(f"soak: {rate:,.0f} purchases/s as fast as possible; half of that:", flush=True)
+                    seconds = await scale.until_placed(reader)
+                    print(
+                        f"soak: {rate:,.0f} purchases/s as fast as possible; {seconds:.0f} s later everybody is in place "
+                        f"on the worklists, worker {rss_mb(process.pid):,.0f} MB; half of that rate:",
+                        flush=True,
+                    )
                     await scale.soak(producer, process.pid, rate / 2, options.soak_minutes)
         await redis.aclose()
 
