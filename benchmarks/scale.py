@@ -361,8 +361,8 @@ async def main() -> None:
                     rate = await scale.as_fast_as_possible(producer, reader, 200_000)
                     seconds = await scale.until_placed(reader)
                     print(
-                        f"soak: {rate:,.0f} purchases/s as fast as possible; {seconds:.0f} s later everybody is in place "
-                        f"on the worklists, worker {rss_mb(process.pid):,.0f} MB; half of that rate:",
+                        f"soak: {rate:,.0f} purchases/s as fast as possible; {seconds:.0f} s later everybody is in "
+                        f"place on the worklists, worker {rss_mb(process.pid):,.0f} MB; half of that rate:",
                         flush=True,
                     )
                     await scale.soak(producer, process.pid, rate / 2, options.soak_minutes)
