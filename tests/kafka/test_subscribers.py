@@ -83,12 +83,13 @@ class Subscribers:
 
 @asynccontextmanager
 async def under_load(load: Load) -> AsyncIterator[None]:
-    """Events come for as long as the context lasts."""
+    """Events come for as long as the context lasts: so many a second that the workers keep up on a busy machine."""
     is_over = False
 
     async def send() -> None:
         while not is_over:
             await load.run(1)
+            await asyncio.sleep(0.1)
 
     sending = asyncio.create_task(send())
     try:
