@@ -50,7 +50,7 @@ _NONE = 255
 def encode_account(account: Account) -> bytes:
     """The account without its closed blocks, engagements and profile. Under 640 bytes in its first two years."""
     days, engaged = _bytes_of(account.purchase_days.bits), _bytes_of(account.engaged_days.bits)
-    population = account.population.encode()
+    population = account.population.encode() if account.population else b""
     return b"".join(
         (
             _ACCOUNT.pack(

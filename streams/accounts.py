@@ -272,6 +272,7 @@ class AccountShard(Shard):
         """Apply the events of one topic to the accounts. Returns the standings that are different now."""
         policy, day, new_start_days = self.policy, self.day, self.policy.new_start_days
         is_money, may_move = topic is Topic.PURCHASES, topic is Topic.SIGNUPS and self._classifier.has_populations
+        is_switching, home, window_days = self.not_anew > 0, self._classifier.home, policy.window_days
         applied = duplicates = 0
         standings = []
         for account_id, events in news.items():
@@ -281,7 +282,7 @@ class AccountShard(Shard):
             due_day = account.due_day
             if not account.version:
                 due_day, account.version = NEVER, 1 + self.policies_of_accounts  # it is in no due index yet
-            advanced = self._advance(account)
+            advanced = self._advance(account) if is_switching else account.advance(day, policy)
             cause: Event | None = None
             mover: Event | None = None
             for event, entry_id in events:
@@ -304,7 +305,8 @@ class AccountShard(Shard):
                 or mover is not None
                 or not account.announced
             ):
-                standings.append(self._standing(account, stage, advanced, cause, mover))
+                population = account.population or home
+                standings.append(standing_of(account, stage, advanced, cause, window_days, population, mover=mover))
             if account.due_day != due_day:
                 commit.score("due", account_id, account.due_day if account.due_day != NEVER else None)
         counts = self.counts[topic]
@@ -327,13 +329,6 @@ class AccountShard(Shard):
             if account.profile is not None and account.profile.changed:
                 commit.set("profiles", account_id, encode_profile(account.profile))
 
-    def _standing(
-        self, account: Account, stage: str, advanced: Reason | None, cause: Event | None, mover: Event | None = None
-    ) -> Standing:
-        return standing_of(
-            account, stage, advanced, cause, self.policy.window_days, self._population_of(account), mover=mover
-        )
-
     def _send(
         self, standings: list[Standing], commit: Commit, out: list[Outgoing], departures: Iterable[Departure] = ()
     ) -> list[int]:
@@ -341,11 +336,19 @@ class AccountShard(Shard):
 
         Those that accounts leave first: where they come to waits for them.
         """
-        told: dict[int, tuple[list[Standing], list[Departure]]] = {}
+        of_population: dict[str, tuple[list[Standing], list[Departure]]] = {}
         for departure in departures:
-            told.setdefault(self._ranking_of(departure.population), ([], []))[1].append(departure)
+            of_population.setdefault(departure.population, ([], []))[1].append(departure)
         for standing in standings:
-            told.setdefault(self._ranking_of(standing.population), ([], []))[0].append(standing)
+            name = standing.population
+            if name not in of_population:
+                of_population[name] = [], []
+            of_population[name][0].append(standing)
+        told: dict[int, tuple[list[Standing], list[Departure]]] = {}
+        for name, (its, leaving) in of_population.items():
+            of_shard = told.setdefault(self._ranking_of(name), ([], []))
+            of_shard[0].extend(its)
+            of_shard[1].extend(leaving)
         for number, (its, leaving) in told.items():
             out.append(self._standings(number, its, leaving, commit))
         return [*told]
@@ -594,7 +597,8 @@ class AccountShard(Shard):
         for account in accounts.values():
             advanced = self._advance(account)
             if self.day != NO_DAY and (not account.announced or advanced is not None):
-                standings.append(self._standing(account, account.stage(new_start_days), advanced, None))
+                stage, population = account.stage(new_start_days), self._population_of(account)
+                standings.append(standing_of(account, stage, advanced, None, self.policy.window_days, population))
             commit.score("due", account.account_id, account.due_day if account.due_day != NEVER else None)
         self._write(accounts.values(), None, commit)
         out: list[Outgoing] = []

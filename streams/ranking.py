@@ -574,7 +574,9 @@ class RankingShard(Shard):
             population = self._population(name)
             changes, members = population.apply(its, self.clock_us, leaving.get(name, ()))
             out += await self._records(population, changes, mode, end)
-            told = {standing.account_id: standing for standing in its if population.has(standing)}
+            told = {standing.account_id: standing for standing in its}
+            if population.transfers:
+                told = {account_id: standing for account_id, standing in told.items() if population.has(standing)}
             noted = self._note_evidence(population, told.values(), changes)
             looked_at = {account_id: population.members[account_id] for account_id in {**told, **noted}}
             risk_changes = self._look(population, looked_at.values(), told, noted)
