@@ -71,9 +71,9 @@ class WorkerFigures:
 
     @property
     def failure(self) -> str | None:
-        """What the worker will end of."""
+        """What the worker will end of: its kind alone, as an error may name an account."""
         error = self._worker.failure
-        return None if error is None else f"{type(error).__name__}: {error}"
+        return None if error is None else type(error).__name__
 
     async def look(self) -> Look:
         """O(populations), a question to the broker, and one to the store for each shard whose outbox is not empty."""

@@ -205,7 +205,7 @@ async def test_a_worker_that_has_failed_is_not_healthy(embedded: Embedded) -> No
     """It ends, and until then says of what."""
     async with watched(embedded) as (_, running, looker):
         running.worker._failed(ArithmeticError("wrong"))
-        assert await looker.get("/healthz") == (503, {"healthy": False, "failure": "ArithmeticError: wrong"})
+        assert await looker.get("/healthz") == (503, {"healthy": False, "failure": "ArithmeticError"})
         with pytest.raises(ArithmeticError):
             await running.task
         running.task = asyncio.create_task(asyncio.sleep(0))
