@@ -317,7 +317,7 @@ def take(
     for rule in rules.wanted(news):
         if not all(holds(condition, attributes) for condition in rule.where):
             continue
-        alert = _alert(rules, rule, news, attributes)
+        alert = alert_for(rules, rule, news, attributes)
         status, why = alert.status, alert.why
         to = _to(alert.recipient)
         if not alert.recipient.address:
@@ -345,7 +345,8 @@ def _to(recipient: Recipient) -> tuple[str, str]:
     return recipient.channel, recipient.address
 
 
-def _alert(rules: AlertRules, rule: AlertRule, news: News, attributes: Mapping[str, AttributeValue]) -> Alert:
+def alert_for(rules: AlertRules, rule: AlertRule, news: News, attributes: Mapping[str, AttributeValue]) -> Alert:
+    """What a rule makes of a change that it is for; with an empty recipient where there is nobody to tell. O(1)."""
     recipient = rules.recipient(rule, news, attributes) or Recipient("", rule.channel, "", rules.calm.timezone)
     grace_us = rules.grace_us(rule)
     return Alert(

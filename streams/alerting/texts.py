@@ -12,7 +12,7 @@ from jinja2 import StrictUndefined, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from segmentation.alerts import Alert
-from segmentation.money import MINOR_DIGITS
+from segmentation.money import format_minor
 from segmentation.policy import Policy
 from streams.alerting.news import Facts, shown_attributes
 from streams.cli.console import escape
@@ -58,7 +58,6 @@ class Texts:
     def __init__(self, policy: Policy) -> None:
         """Raises BadTemplate."""
         self._currency = policy.base_currency
-        self._digits = MINOR_DIGITS[policy.base_currency]
         self._environment = ImmutableSandboxedEnvironment(
             autoescape=False, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
         )
@@ -83,11 +82,7 @@ class Texts:
 
     def money(self, amount_minor: int) -> str:
         """Minor units of the base currency, for people: `1,250.00 USD`."""
-        sign, units = ("-" if amount_minor < 0 else ""), abs(amount_minor)
-        if not self._digits:
-            return f"{sign}{units:,} {self._currency}"
-        whole, part = divmod(units, 10**self._digits)
-        return f"{sign}{whole:,}.{part:0{self._digits}} {self._currency}"
+        return format_minor(amount_minor, self._currency)
 
     def one(self, alert: Alert, change: Mapping[str, Any], facts: Facts) -> Text:
         """The words of an alert of its own.

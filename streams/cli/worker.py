@@ -5,8 +5,11 @@ import logging
 import os
 import signal
 import threading
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Literal
+
+from redis.asyncio import Redis
 
 from streams.cli.failures import CHECK_FAILED
 from streams.cli.running import keep_libraries_quiet, reach_broker, read_policy, read_settings, store
@@ -29,6 +32,19 @@ def run_worker(
     """Work until a signal says to leave."""
     settings = read_settings(policy=policy, clock=clock)
     rules = read_policy(settings)
+
+    async def work(redis: Redis, stop: asyncio.Event) -> None:
+        if not settings.kafka_transactions:
+            log.warning("RESEGMENT_KAFKA_TRANSACTIONS is off: nothing fences a second worker, so run only this one")
+        await Worker(settings, rules, redis).run(stop, rebuild=rebuild)
+
+    run_role(settings, work, until_input_ends=until_input_ends)
+
+
+def run_role(
+    settings: Settings, role: Callable[[Redis, asyncio.Event], Awaitable[None]], *, until_input_ends: bool = False
+) -> None:
+    """Run a role of the program, with a log of what it does, until a signal says to leave."""
     keep_libraries_quiet()
 
     async def work() -> None:
@@ -38,7 +54,7 @@ def run_worker(
         async with store(settings) as redis:
             await reach_broker(settings)
             _say_what_happens(settings)
-            await Worker(settings, rules, redis).run(stop, rebuild=rebuild)
+            await role(redis, stop)
         log.info("left")
 
     with asyncio.Runner(loop_factory=fast_loop()) as runner:
@@ -59,8 +75,6 @@ def _say_what_happens(settings: Settings) -> None:
             logging.getLogger(name).setLevel(logging.DEBUG)
     # below that it repeats what goes over the wire: records, and passwords
     logging.getLogger("aiokafka").setLevel(logging.WARNING)
-    if not settings.kafka_transactions:
-        log.warning("RESEGMENT_KAFKA_TRANSACTIONS is off: nothing fences a second worker, so run only this one")
 
 
 def _is_ours(record: logging.LogRecord) -> bool:
