@@ -1,6 +1,7 @@
 """An installation with a worker that ticks, receivers of alerts, and the role that tells them."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -11,13 +12,15 @@ from typing import Any
 from pydantic import SecretStr
 
 from segmentation.policy import Policy, parse_policy
+from segmentation.segments import Segment
 from state.client import connect
 from state.keys import LedgerName
 from state.shard_store import ShardStore
 from streams.alerting.reading import read_log
 from streams.alerting.role import AlertsRole
 from streams.settings import Settings
-from tests.pipeline import Installation, environment_of, event, purchase, until
+from streams.topics import Topic
+from tests.pipeline import Installation, Sent, environment_of, event, purchase, until
 from tests.receivers import Mailbox, Webhook
 
 PARTITIONS = 2
@@ -126,6 +129,10 @@ class World:
             lambda told: {change.account for change in told} >= {*accounts}, "all signed up"
         )
 
+    async def announce(self, *changes: Sent) -> None:
+        """Changes of segment, as if the ranking stage had found them."""
+        await self.installation.send(*changes)
+
     async def received(self, count: int) -> None:
         """Return when so many mails have arrived."""
         await until(count_is(self.box, count), f"{count} mails")
@@ -147,6 +154,33 @@ class World:
     async def log(self) -> list[dict[str, Any]]:
         """What `resegment alerts log` has, the oldest first."""
         return [entry async for entry in read_log(self.store)]
+
+
+def change(account: str, sequence: int, before: str, after: str, *, mode: str = "live") -> Sent:
+    """A change of segment between tiers."""
+    tiers = ["key", "enterprise", "commercial"]
+    document = {
+        "account_id": account,
+        "population": "all",
+        "sequence": sequence,
+        "previous_segment": before,
+        "current_segment": after,
+        "direction": "down" if tiers.index(after) > tiers.index(before) else "up",
+        "cause": {"kind": "boundary_moved", "event_id": None, "own_change_minor": 0, "cutoff_change_minor": 4_300},
+        "lapsed": False,
+        "rolling_revenue_minor": 512_000,
+        "position_revenue": 0.32,
+        "position_accounts": 0.08,
+        "cutoffs_minor": {"key": 514_300, "enterprise": 98_000},
+        "to_next_tier_up_minor": 31_400,
+        "to_next_tier_down_minor": 400_120,
+        "policy_version": "1",
+        "mode": mode,
+        "effective_at": now().isoformat(),
+        "recorded_at": now().isoformat(),
+        "playbook": {**Policy.default().playbook(Segment(after)).document(), "needs": []},
+    }
+    return Sent(Topic.SEGMENT_CHANGES, account.encode(), json.dumps(document).encode())
 
 
 def count_is(receiver: Mailbox | Webhook, count: int) -> Callable[[], Awaitable[bool]]:

@@ -16,6 +16,8 @@ ADDRESS = "{address}"
 HIDDEN = "***"
 SECRET_CHARACTERS_MIN = 3
 """Parts of a URL as short as that are hidden nowhere: everything would be."""
+START_SECONDS_MAX = 60.0
+"""How long the process that sends may take until it is ready, on a busy machine."""
 LINE_BYTES_MAX = 1024 * 1024
 
 
@@ -48,8 +50,11 @@ class Channel:
         url = self._url.get_secret_value().replace(ADDRESS, quote(message.address, safe=""))
         request = {"id": message.id, "url": url, "subject": message.subject, "body": message.body}
         try:
+            # the time of loading libraries is none that the channel took
+            async with asyncio.timeout(START_SECONDS_MAX):
+                process = await self._started()
             async with asyncio.timeout(self._timeout_seconds):
-                answer = await self._ask(json.dumps(request).encode() + b"\n")
+                answer = await _ask(process, json.dumps(request).encode() + b"\n")
         except TimeoutError:
             await self.close()
             return f"no answer within {self._timeout_seconds:g} s"
@@ -61,7 +66,8 @@ class Channel:
             raise
         return None if answer["ok"] else without_secrets(str(answer["error"]), url, message.address)
 
-    async def _ask(self, request: bytes) -> Mapping[str, object]:
+    async def _started(self) -> asyncio.subprocess.Process:
+        """The process, ready for a message."""
         if self._process is None or self._process.returncode is not None:
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "streams.alerting.sender"),
@@ -71,14 +77,8 @@ class Channel:
                 limit=LINE_BYTES_MAX,
                 start_new_session=True,  # Ctrl-C is for us: what it is sending it finishes
             )
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(request)
-        await self._process.stdin.drain()
-        line = await self._process.stdout.readline()
-        if not line:
-            raise EOFError
-        answer: Mapping[str, object] = json.loads(line)
-        return answer
+            await _ask(self._process, b"")
+        return self._process
 
     async def close(self) -> None:
         """End the process, whatever it is doing."""
@@ -87,6 +87,18 @@ class Channel:
             with suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
+
+
+async def _ask(process: asyncio.subprocess.Process, request: bytes) -> Mapping[str, object]:
+    """The next line of its answer. Raises EOFError where it has ended."""
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write(request)
+    await process.stdin.drain()
+    line = await process.stdout.readline()
+    if not line:
+        raise EOFError
+    answer: Mapping[str, object] = json.loads(line)
+    return answer
 
 
 def variable_of(channel: str) -> str:

@@ -3,6 +3,7 @@
 A process and not a thread, because only a process can be ended: a server that sends a byte a minute keeps within the
 time-out of any library. It ends when its input does, and then has finished what it was sending.
 
+    {"ready": true}, once all libraries are loaded
     {"id": ..., "url": ..., "subject": ..., "body": ...} -> {"ok": true} or {"ok": false, "error": "..."}
 """
 
@@ -60,12 +61,18 @@ def deliver(message_id: str, url: str, subject: str, body: str) -> str | None:
 
 def main() -> None:
     """Deliver what comes in, one after the other, until nothing more comes."""
+    apprise.Apprise.instantiate("json://localhost")  # only then does it load its hundred plugins, for a second
+    _say({"ready": True})
     for line in sys.stdin:
         given: dict[str, Any] = json.loads(line)
         error = deliver(given["id"], given["url"], given["subject"], given["body"])
         answer = {"id": given["id"], "ok": error is None, "error": error and error[:ERROR_CHARACTERS_MAX]}
-        sys.stdout.write(json.dumps(answer) + "\n")
-        sys.stdout.flush()
+        _say(answer)
+
+
+def _say(answer: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
