@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from segmentation.account import Profile
 from segmentation.events import AttributeValue
-from segmentation.policy import ALL, UNKNOWN, IcpRule, Policy, comparable, number_text
+from segmentation.policy import ALL, UNKNOWN, Condition, IcpRule, Policy, comparable, number_text
 
 CLASS_CHARACTERS_MAX = 64
 OWNER_CHARACTERS_MAX = 128
@@ -121,6 +121,12 @@ class Classifier:
         # A number is in the last band that begins at it or below; below the first one it is in none.
         place = bisect_right(begin_at, number)
         return names[place - 1] if place else UNKNOWN
+
+
+def holds(condition: Condition, attributes: Mapping[str, AttributeValue]) -> bool:
+    """Whether an account with these attributes is as a condition asks. Of an attribute that is missing none holds."""
+    any_of = None if condition.any_of is None else frozenset(condition.any_of)
+    return _Rule(condition.attribute, any_of, condition.at_least, condition.at_most, 0).holds(attributes)
 
 
 class _Rule(NamedTuple):

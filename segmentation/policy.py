@@ -8,8 +8,8 @@ import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
-from datetime import date
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, date, tzinfo
 from decimal import Decimal
 from difflib import get_close_matches
 from importlib.resources import files
@@ -18,6 +18,7 @@ from math import isfinite
 from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
+from zoneinfo import ZoneInfo
 
 from pydantic import (
     AfterValidator,
@@ -34,7 +35,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from segmentation.money import MINOR_DIGITS, Converter
 from segmentation.purchase_model import BuyingModel, SpendModel
-from segmentation.segments import Segment
+from segmentation.segments import SEGMENTS, Segment
 from segmentation.strategy import ROLES, Need, Owners, Playbook, Playbooks, Role, RoleName, as_tuple, with_defaults
 
 ALL = "all"
@@ -68,6 +69,17 @@ NEEDS_MAX = 32
 PRIORITY_MAX = 100.0
 NUMBER_DIGITS_MAX = 15
 """Decimals of so many digits are the same ones again after they were a binary fraction, as they are in JSON."""
+ALERTS_MAX = 64
+"""Rules of alerts."""
+CONDITIONS_MAX = 16
+"""Of one rule of alerts."""
+PEOPLE_MAX = 10_000
+NAME_CHARACTERS_MAX = 128
+ADDRESS_CHARACTERS_MAX = 256
+TEMPLATE_CHARACTERS_MAX = 10_000
+ALERT_PATTERN = r"^[a-z][a-z0-9_-]{0,63}$"
+GRACE_MINUTES_MAX = 1_440
+MINUTES_A_DAY = 1_440
 UNKNOWN = "unknown"
 """The class, and the population, of accounts that do not say it."""
 
@@ -78,6 +90,7 @@ _PERCENT = re.compile(r"[0-9]{1,3}(\.[0-9]{1,2}0*)?")
 _RATE = re.compile(r"[0-9]{1,12}(\.[0-9]{1,18})?")
 _PARAMETER = re.compile(r"[0-9]{1,20}(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,3})?")
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_TIME_OF_DAY = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])")
 _ATTRIBUTE = re.compile(ATTRIBUTE_PATTERN)
 _BETWEEN_WORDS = re.compile(r"[\s_.-]+")
 _LIKENESS = {"likeness", "customerlikeness", "similarity", "lookalike"}
@@ -208,6 +221,43 @@ def _day(value: str) -> str:
     return value
 
 
+def _time_of_day(value: object) -> int:
+    """Minutes after midnight."""
+    found = _TIME_OF_DAY.fullmatch(value) if isinstance(value, str) else None
+    if not found:
+        raise ValueError("not a time of day")
+    return int(found[1]) * 60 + int(found[2])
+
+
+def _time_text(minutes: int | None) -> str | None:
+    return None if minutes is None else f"{minutes // 60:02}:{minutes % 60:02}"
+
+
+def _zone(value: str) -> str:
+    time_zone(value)
+    return value
+
+
+def time_zone(name: str) -> tzinfo:
+    """A time zone by its name. Raises ValueError."""
+    if name == "UTC":
+        return UTC
+    try:
+        return ZoneInfo(name)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError("not a time zone") from error
+
+
+def _shown_text(characters_max: int, *, lines: bool = False) -> Callable[[str], str]:
+    def check(value: str) -> str:
+        text = value.replace("\n", "") if lines else value
+        if not (0 < len(value) <= characters_max and text.isprintable() and (lines or value == value.strip())):
+            raise ValueError("not a text")
+        return value
+
+    return check
+
+
 def _currency(value: str) -> str:
     if value not in MINOR_DIGITS:
         raise ValueError("not a currency")
@@ -228,6 +278,13 @@ BandFrom = Annotated[int, Field(ge=0, le=BAND_FROM_MAX)]
 Bands = Annotated[Mapping[BandName, BandFrom], Field(min_length=1, max_length=BANDS_MAX)]
 Number = Annotated[int | Decimal, BeforeValidator(_number)]
 Value = Annotated[str | int | Decimal, BeforeValidator(_value)]
+TimeOfDay = Annotated[int, BeforeValidator(_time_of_day)]
+ZoneName = Annotated[str, AfterValidator(_zone)]
+PersonName = Annotated[str, AfterValidator(_shown_text(NAME_CHARACTERS_MAX))]
+Address = Annotated[str, AfterValidator(_shown_text(ADDRESS_CHARACTERS_MAX))]
+Template = Annotated[str, AfterValidator(_shown_text(TEMPLATE_CHARACTERS_MAX, lines=True))]
+SegmentName = Literal["key", "enterprise", "commercial", "new_start", "prospect"]
+ChannelName = Annotated[str, Field(pattern=BAND_PATTERN)]
 Points = Annotated[int, Field(ge=-POINTS_MAX, le=POINTS_MAX), AfterValidator(_points)]
 
 # A field's description is what an error says would be right there.
@@ -242,6 +299,16 @@ _ATTRIBUTE_NAME = "an attribute's name in lower case: a letter, then up to 63 le
 _BANDED = f"up to {BANDED_ATTRIBUTES_MAX} tables like [bands.employees] with lines like small = 0"
 _BY = f'a list of up to {CLASS_ATTRIBUTES_MAX} attributes like ["industry", "region"], the coarsest first'
 _CONDITIONS = "any_of, at_least or at_most, or some of them"
+_MINUTES = f"a whole number of minutes from 0 to {GRACE_MINUTES_MAX}"
+_TIME = 'a local time in quotes ("08:00")'
+_ZONE = 'a time zone in quotes ("Europe/Berlin")'
+_ADDRESS = f"text in quotes of 1 to {ADDRESS_CHARACTERS_MAX} characters that can be seen"
+_CHANNEL = "a channel's name in lower case: a letter, then up to 31 letters, digits or _"
+_TEMPLATE = f"text in quotes of 1 to {TEMPLATE_CHARACTERS_MAX} characters"
+_OVER = "a whole number of minor units from 0 up"
+_ALERTS = f"up to {ALERTS_MAX} tables [[alerts]], each with name, on, and to or address"
+_PEOPLE = f"up to {PEOPLE_MAX} tables like [people.kim] with address"
+_SEGMENTS = f"a list of segments: {', '.join(SEGMENTS)}"
 _ICP = f"up to {ICP_RULES_MAX} tables [[icp]], each with attribute, points, and {_CONDITIONS}"
 
 
@@ -400,8 +467,8 @@ class PriorityTable(BaseModel):
         return {name: str(value) for name, value in self}
 
 
-class IcpRule(BaseModel):
-    """A rule of the ideal customer profile: points for accounts of which each condition holds that it has."""
+class Condition(BaseModel):
+    """What an attribute must be: each condition holds that it has."""
 
     model_config = _MODEL
 
@@ -415,7 +482,6 @@ class IcpRule(BaseModel):
     """The attribute is one of these; texts as they are compared (`comparable`), each value once."""
     at_least: Number | None = Field(default=None, description=_NUMBER)
     at_most: Number | None = Field(default=None, description=_NUMBER)
-    points: Points = Field(description=f"a whole number from -{POINTS_MAX} to {POINTS_MAX}, but not 0")
 
     @field_validator("any_of", mode="after")
     @classmethod
@@ -434,7 +500,7 @@ class IcpRule(BaseModel):
             "at_most": _plain(self.at_most),
         }
         held = {name: value for name, value in conditions.items() if value is not None}
-        return {"attribute": self.attribute, **held, "points": self.points}
+        return {"attribute": self.attribute, **held}
 
     def problems(self, field: str) -> Iterator[Problem]:
         """What is wrong with the conditions together of the rule that a document has at this field."""
@@ -443,6 +509,150 @@ class IcpRule(BaseModel):
         if self.at_least is not None and self.at_most is not None and self.at_most < self.at_least:
             expected = f"at_least or more, which is {number_text(self.at_least)}"
             yield Problem(f"{field}.at_most", number_text(self.at_most), expected)
+
+
+class IcpRule(Condition):
+    """A rule of the ideal customer profile: points for accounts of which each condition holds that it has."""
+
+    points: Points = Field(description=f"a whole number from -{POINTS_MAX} to {POINTS_MAX}, but not 0")
+
+    def document(self) -> dict[str, Any]:
+        """As in the policy's TOML document, without the conditions that it does not have."""
+        return {**super().document(), "points": self.points}
+
+
+class Person(BaseModel):
+    """Somebody who is told: an owner, a team, a desk."""
+
+    model_config = _MODEL
+
+    address: Address = Field(description=_ADDRESS)
+    """What `{address}` is in the channel's URL."""
+    channel: ChannelName | None = Field(default=None, description=_CHANNEL)
+    """Instead of the rule's."""
+    timezone: ZoneName | None = Field(default=None, description=_ZONE)
+    """Instead of `calm.timezone`."""
+
+    def document(self) -> dict[str, Any]:
+        """As in the policy's TOML document."""
+        return _held(dict(self))
+
+
+class CalmTable(BaseModel):
+    """How alerts leave people in peace."""
+
+    model_config = _MODEL
+
+    grace_minutes: int = Field(default=15, ge=0, le=GRACE_MINUTES_MAX, description=_MINUTES)
+    """An alert waits for so long; what is undone meanwhile is never sent."""
+    an_hour_max: int = Field(default=5, ge=0, le=1_000, description="a whole number from 0 (digests alone) to 1000")
+    """Messages to one person in any 60 minutes, digests apart; what comes beyond waits for the digest."""
+    digest_at: TimeOfDay = Field(default="08:00", validate_default=True, description=_TIME)
+    """Local time of the digest."""
+    quiet_from: TimeOfDay | None = Field(default=None, description=_TIME)
+    quiet_until: TimeOfDay | None = Field(default=None, description=_TIME)
+    """Between these local times nothing is sent; neither: there are no quiet hours."""
+    timezone: ZoneName = Field(default="UTC", description=_ZONE)
+
+    @model_validator(mode="after")
+    def _quiet_hours_whole(self) -> Self:
+        if (self.quiet_from is None) != (self.quiet_until is None):
+            missing = "quiet_from" if self.quiet_from is None else "quiet_until"
+            raise _refused(Problem(f"calm.{missing}", "nothing", f"{_TIME}, beside the other end of the quiet hours"))
+        if self.quiet_from is not None and self.quiet_from == self.quiet_until:
+            raise _refused(
+                Problem("calm.quiet_until", str(_time_text(self.quiet_until)), "another time than quiet_from")
+            )
+        return self
+
+    def document(self) -> dict[str, Any]:
+        """As in the policy's TOML document."""
+        times = {name: _time_text(getattr(self, name)) for name in ("digest_at", "quiet_from", "quiet_until")}
+        return _held({**dict(self), **times})
+
+
+class AlertRule(BaseModel):
+    """Of which changes somebody is told, who, and by what. Each condition holds that it has."""
+
+    model_config = _MODEL
+
+    name: str = Field(
+        pattern=ALERT_PATTERN, description='a name of its own in lower case, of letters, digits, - and _ ("key-lost")'
+    )
+    on: Literal["move", "risk"] = Field(description='"move" or "risk"')
+    """A change of segment, or of churn risk."""
+    from_segments: Annotated[tuple[SegmentName, ...], BeforeValidator(as_tuple)] = Field(
+        default=(), alias="from", description=_SEGMENTS
+    )
+    into: Annotated[tuple[SegmentName, ...], BeforeValidator(as_tuple)] = Field(default=(), description=_SEGMENTS)
+    direction: Annotated[
+        tuple[Literal["entered", "advanced", "up", "down", "moved"], ...], BeforeValidator(as_tuple)
+    ] = Field(default=(), description="a list of entered, advanced, up, down, moved")
+    level: Annotated[tuple[Literal["low", "watch", "high"], ...], BeforeValidator(as_tuple)] = Field(
+        default=(), description="a list of low, watch, high"
+    )
+    """The risk is this now."""
+    segment: Annotated[tuple[SegmentName, ...], BeforeValidator(as_tuple)] = Field(default=(), description=_SEGMENTS)
+    """Of an account whose risk is another one."""
+    cause: Annotated[tuple[BandName, ...], BeforeValidator(as_tuple)] = Field(
+        default=(), max_length=CONDITIONS_MAX, description='a list of causes or triggers like ["boundary_moved"]'
+    )
+    """`cause.kind` of a move, `trigger` of a risk."""
+    population: Annotated[tuple[PersonName, ...], BeforeValidator(as_tuple)] = Field(
+        default=(), max_length=CONDITIONS_MAX, description='a list of populations like ["emea"]'
+    )
+    where: Annotated[tuple[Condition, ...], BeforeValidator(as_tuple)] = Field(
+        default=(),
+        max_length=CONDITIONS_MAX,
+        description=f"a list of up to {CONDITIONS_MAX} tables with attribute, and {_CONDITIONS}",
+    )
+    """What the account's attributes must be."""
+    revenue_over_minor: int | None = Field(default=None, ge=0, lt=2**63, description=_OVER)
+    """The rolling revenue is more, before or after."""
+    at_risk_over_minor: int | None = Field(default=None, ge=0, lt=2**63, description=_OVER)
+    """The revenue at risk is more."""
+    to: PersonName | None = Field(
+        default=None, description='"owner", "team", or the name of one of [people]; or leave it out and give an address'
+    )
+    address: Address | None = Field(default=None, description=_ADDRESS)
+    """Who is told where `to` is nobody of [people], or is left out."""
+    channel: ChannelName = Field(default="mail", description=_CHANNEL)
+    """Where the person has none."""
+    grace_minutes: int | None = Field(default=None, ge=0, le=GRACE_MINUTES_MAX, description=_MINUTES)
+    """Instead of `calm.grace_minutes`."""
+    subject: Template | None = Field(default=None, description=_TEMPLATE)
+    text: Template | None = Field(default=None, description=_TEMPLATE)
+    """Templates instead of those that the program brings."""
+
+    def document(self) -> dict[str, Any]:
+        """As in the policy's TOML document, without what it leaves out."""
+        given = {name: list(value) if isinstance(value, tuple) else value for name, value in self}
+        given["from"] = given.pop("from_segments")
+        given["where"] = [condition.document() for condition in self.where]
+        return {name: value for name, value in _held(given).items() if value != []}
+
+    def problems(self, field: str, people: Iterable[str]) -> Iterator[Problem]:
+        """What is wrong with this rule, which a document has at this field, as a whole."""
+        others = ("level", "segment", "at_risk_over_minor") if self.on == "move" else ("from", "into", "direction")
+        document = self.document()
+        for name in others:
+            if name in document:
+                yield Problem(f"{field}.{name}", "a condition that no such change has", 'it with another "on" alone')
+        if self.to is None and self.address is None:
+            yield Problem(field, "a rule that tells nobody", "to or address")
+        if self.to is not None and self.to not in (*_ROUTES, *people):
+            expected = '"owner", "team", or a name of [people]'
+            yield Problem(f"{field}.to", f'"{self.to}"', expected)
+        for place, condition in enumerate(self.where):
+            yield from condition.problems(f"{field}.where.{place}")
+
+
+_ROUTES = ("owner", "team")
+
+
+def _held(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that there are."""
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def number_text(number: int | Decimal) -> str:
@@ -532,6 +742,16 @@ class Policy(BaseModel):
     owners: Owners = Field(
         default_factory=Owners, description="a table [owners] with accounts_max and hours_a_quarter_max"
     )
+    people: Mapping[PersonName, Person] = Field(default_factory=dict, max_length=PEOPLE_MAX, description=_PEOPLE)
+    """Who may be told, by the value of the accounts' attribute `owner`, the team of a playbook, or any other name."""
+    calm: CalmTable = Field(
+        default_factory=CalmTable,
+        description="a table [calm] with grace_minutes, an_hour_max, digest_at, quiet_from, quiet_until and timezone",
+    )
+    alerts: Annotated[tuple[AlertRule, ...], BeforeValidator(as_tuple)] = Field(
+        default=(), max_length=ALERTS_MAX, description=_ALERTS
+    )
+    """Of which changes somebody is told; none: of none."""
 
     @field_validator("engagement_weights", mode="after")
     @classmethod
@@ -550,6 +770,37 @@ class Policy(BaseModel):
     @classmethod
     def _rules_with_conditions(cls, rules: tuple[IcpRule, ...]) -> tuple[IcpRule, ...]:
         if problems := [problem for place, rule in enumerate(rules) for problem in rule.problems(f"icp.{place}")]:
+            raise _refused(*problems)
+        return rules
+
+    @field_validator("people", mode="after")
+    @classmethod
+    def _people_once(cls, people: Mapping[str, Person]) -> Mapping[str, Person]:
+        names: dict[str, str] = {}
+        problems = []
+        for name in people:
+            if (other := names.setdefault(comparable(name), name)) != name:
+                problems.append(Problem(f"people.{name}", f'the same name as "{other}"', "each name once"))
+            if comparable(name) in _ROUTES:
+                problems.append(Problem(f"people.{name}", "a name that means somebody else", "another name"))
+        if problems:
+            raise _refused(*problems)
+        return people
+
+    @field_validator("alerts", mode="after")
+    @classmethod
+    def _alerts_whole(cls, rules: tuple[AlertRule, ...], info: ValidationInfo) -> tuple[AlertRule, ...]:
+        people: Mapping[str, Person] | None = info.data.get("people")
+        if people is None:
+            return rules
+        problems = [problem for place, rule in enumerate(rules) for problem in rule.problems(f"alerts.{place}", people)]
+        names = [rule.name for rule in rules]
+        problems += [
+            Problem(f"alerts.{place}.name", f'"{name}"', "each name once")
+            for place, name in enumerate(names)
+            if name in names[:place]
+        ]
+        if problems:
             raise _refused(*problems)
         return rules
 
@@ -637,8 +888,8 @@ class Policy(BaseModel):
 
     def document(self) -> dict[str, Any]:
         """The policy in the terms of its TOML document: every field, equal values in equal form."""
-        # `icp` also where it is empty; in differences an empty list would be a line beside those of its rules.
-        return {**self._rules(), "icp": [], **self._rest()}
+        # `icp` and `alerts` also where they are empty; in differences an empty list would be a line beside its rules'.
+        return {**self._rules(), "icp": [], "alerts": [], **self._rest()}
 
     def _rules(self) -> dict[str, Any]:
         """The part of the document that decides what segment an account has."""
@@ -692,9 +943,22 @@ class Policy(BaseModel):
             "owners": self.owners.document(),
         }
 
+    def _alerting(self) -> dict[str, Any]:
+        """Who is told of what, and how calmly; `alerts` only where there are any."""
+        return {
+            "people": {name: person.document() for name, person in self.people.items()},
+            "calm": self.calm.document(),
+        } | ({"alerts": [rule.document() for rule in self.alerts]} if self.alerts else {})
+
     def _rest(self) -> dict[str, Any]:
         """The part that no account's segment depends on."""
-        return {**self._risk(), **self._classification(), **self._priority(), **self._strategies()}
+        return {
+            **self._risk(),
+            **self._classification(),
+            **self._priority(),
+            **self._strategies(),
+            **self._alerting(),
+        }
 
     def with_changes(self, **fields: object) -> "Policy":
         """Another policy, with these fields of the document replaced: `with_changes(band=0)`.
@@ -870,9 +1134,17 @@ def _table_of(path: list[str]) -> type[BaseModel]:
             return PotentialTable
         case ["priority", *_]:
             return PriorityTable
+        case ["people", _, *_]:
+            return Person
+        case ["calm", *_]:
+            return CalmTable
+        case ["alerts", _, "where", _, *_]:
+            return Condition
+        case ["alerts", _, _, *_]:
+            return AlertRule
         case ["icp", _, _, *_]:
             return IcpRule
-        case ["icp", _]:
+        case ["icp" | "alerts", _]:
             return Policy
         case ["risk", "evidence", _]:
             return EvidenceTable
@@ -896,6 +1168,10 @@ def _expected(details: ErrorDetails, path: list[str]) -> str:
         if details["loc"][-1] == "[key]":
             return "a role in lower case: a letter, then up to 63 letters, digits or _"
         return f"a table [team.{path[1]}] with people and hours_a_quarter"
+    if path[0] == "people" and len(path) == 2:
+        if details["loc"][-1] == "[key]":
+            return f"a name of 1 to {NAME_CHARACTERS_MAX} characters that can be seen"
+        return f"a table [people.{path[1]}] with address"
     if path[0] == "bands" and len(path) > 1:
         return _expected_of_bands(path, is_key=details["loc"][-1] == "[key]")
     name_given = [part for part in path if not part.isdigit()][-1]  # the others are places in lists

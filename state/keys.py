@@ -11,6 +11,12 @@ class StageName(StrEnum):
     RANKING = "ranking"
 
 
+class LedgerName(StrEnum):
+    """What keeps state as a stage does and is none: no account's segment depends on it, and no worker claims it."""
+
+    ALERTS = "alerts"
+
+
 class ShardKeys(NamedTuple):
     """The keys of one shard."""
 
@@ -43,9 +49,23 @@ class ShardKeys(NamedTuple):
     """Sorted set in the order of the names: the prospects by their class and fit."""
     owners: str
     """Sorted set in the order of the names: accounts by their owner."""
+    alerts: str
+    """Hash: alerts that are still to be decided about."""
+    messages: str
+    """Hash: messages that are handed over and not confirmed."""
+    undelivered: str
+    """Hash: messages that were given up."""
+    told: str
+    """Hash: what was last said, and on which day."""
+    handed: str
+    """Hash: when each person was told, in the last hour."""
+    decisions: str
+    """Hash: what became of alerts, and why, by number."""
+    requests: str
+    """Hash: undelivered messages that somebody wants to be tried again. Written by anybody, not by the owner alone."""
 
 
-def shard_keys(prefix: str, stage: StageName, partition: int) -> ShardKeys:
+def shard_keys(prefix: str, stage: StageName | LedgerName, partition: int) -> ShardKeys:
     """The keys of a shard; a prefix keeps two installations in one Redis apart."""
     tag = f"{{{prefix}:{stage}:{partition}}}"
     return ShardKeys(*(f"{tag}:{name}" for name in ShardKeys._fields))

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, cast
 import orjson
 from redis.asyncio import Redis
 
-from state.keys import ShardKeys, StageName, shard_keys
+from state.keys import LedgerName, ShardKeys, StageName, shard_keys
 
 SCHEMA_VERSION = 4
 """Of everything this package stores. A worker refuses a store with another one."""
@@ -84,7 +84,7 @@ class Commit:
 class ShardStore:
     """One shard's part of Redis. Every call is one round trip."""
 
-    def __init__(self, redis: Redis, prefix: str, stage: StageName, partition: int) -> None:
+    def __init__(self, redis: Redis, prefix: str, stage: StageName | LedgerName, partition: int) -> None:
         self.redis = redis
         self.stage = stage
         self.partition = partition

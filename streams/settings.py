@@ -1,5 +1,6 @@
 """Every setting of the program, read in one place: RESEGMENT_... variables of the environment."""
 
+import os
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -66,6 +67,17 @@ class Settings(BaseSettings):
     monitoring_address: str = ""
     """HOST:PORT, or PORT on 127.0.0.1, where /metrics, /healthz and /readyz are answered; empty: nowhere, and then no
     port is open. It asks for no password: on another host than the loopback only inside a network of your own."""
+    alerts_url: dict[str, SecretStr] = Field(default_factory=lambda: _channel_urls())
+    """Channel -> its URL, as Apprise takes it: RESEGMENT_ALERTS_URL_MAIL is that of `mail`. {address} in it stands for
+    the address of who is told."""
+    alerts_send_seconds: float = Field(30.0, ge=0.1, le=600.0)
+    """How long a channel may take for a message."""
+    alerts_retry_seconds: float = Field(5.0, ge=0.01, le=3_600.0)
+    """Until a message is tried for the second time; doubles each time, up to a quarter of an hour."""
+    alerts_attempts_max: int = Field(12, ge=1, le=1_000)
+    """After so many a message is undelivered: with the default wait, after an hour."""
+    alerts_messages_max: int = Field(10_000, ge=1)
+    """Messages that may wait for their channels before no more changes are read."""
 
     log_level: Literal["DEBUG", "INFO", "WARNING"] = "INFO"
     """From where on a worker says what it does. Never what is in a record, nor a password."""
@@ -117,6 +129,17 @@ def host_and_port(address: str) -> tuple[str, int]:
     if not (port.isascii() and port.isdigit() and 0 < int(port) < 65_536):
         raise ValueError("expected PORT or HOST:PORT")
     return host.strip("[]") or "127.0.0.1", int(port)
+
+
+_CHANNEL_URL = "RESEGMENT_ALERTS_URL_"
+
+
+def _channel_urls() -> dict[str, SecretStr]:
+    return {
+        name.removeprefix(_CHANNEL_URL).lower(): SecretStr(url)
+        for name, url in os.environ.items()
+        if name.startswith(_CHANNEL_URL) and url
+    }
 
 
 @contextmanager

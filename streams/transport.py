@@ -13,6 +13,7 @@ import faust
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 from aiokafka.structs import ConsumerRecord, OffsetAndMetadata
+from faust.assignor.client_assignment import ClientAssignment
 from faust.assignor.partition_assignor import PartitionAssignor
 from faust.transport.drivers import TRANSPORTS
 from faust.transport.drivers import aiokafka as driver
@@ -97,6 +98,23 @@ class Assignor(PartitionAssignor):
 
     def _assign(self, cluster: Any, member_metadata: Any) -> Any:
         return super()._assign(_KnownTopics(cluster, self.app.partitions), member_metadata)
+
+
+class SoleAssignor(Assignor):
+    """Gives every partition to one member, whoever has them already; the others stand by until it is gone.
+
+    For a role whose state is one whole: a second process makes it outlast the first, not faster.
+    """
+
+    def _perform_assignment(self, cluster: Any, member_metadata: Any) -> Any:
+        known = {member: self._get_client_metadata(metadata) for member, metadata in member_metadata.items()}
+        chosen = min(known, key=lambda member: (not known[member].assignment.actives, member))
+        given = super()._perform_assignment(cluster, {chosen: member_metadata[chosen]})
+        self._update_member_urls(known)
+        standing_by = {
+            member: ClientAssignment(actives={}, standbys={}) for member in member_metadata if member != chosen
+        }
+        return {**given, **self._protocol_assignments(standing_by, {}, {}, {})}
 
 
 class _KnownTopics:

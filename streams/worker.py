@@ -10,7 +10,6 @@ from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-import faust
 import orjson
 from aiokafka.errors import KafkaError
 from faust.types import TP
@@ -23,6 +22,7 @@ from state.rights import missing_rights
 from state.shard_store import SCHEMA_VERSION, ShardStore
 from streams import rights, transport
 from streams.accounts import AccountShard
+from streams.application import new_app, until_stopped
 from streams.applying import Bounds, Policies
 from streams.log import LogReader
 from streams.partitions import partition_of
@@ -86,28 +86,12 @@ class Worker:
             self.app.finalize()
             try:
                 await self.app.start()
-                await self._until(stop)
+                await until_stopped(self.app, stop, self._failure)
             finally:
                 for helper in helpers:
                     helper.cancel()
                 await asyncio.gather(*helpers, return_exceptions=True)
                 await self._leave()
-
-    async def _until(self, stop: asyncio.Event) -> None:
-        assert self._failure is not None
-        endings: list[asyncio.Future[Any]] = [
-            asyncio.ensure_future(stop.wait()),
-            asyncio.ensure_future(self.app._crashed.wait()),
-        ]
-        try:
-            await asyncio.wait([*endings, self._failure], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for ending in endings:
-                ending.cancel()
-        if self._failure.done():
-            raise self._failure.result()
-        if self.app._crashed.is_set():
-            raise self.app.crash_reason or CorruptState("the stream processor crashed")
 
     async def _leave(self) -> None:
         await asyncio.gather(*(shard.close(drain_seconds=DRAIN_SECONDS) for shard in self.shards.values()))
@@ -207,34 +191,8 @@ class Worker:
 
     def _new_app(self) -> transport.App:
         settings = self.settings
-        credentials: dict[str, Any] = {}
-        if settings.kafka_security_protocol != "PLAINTEXT":
-            credentials["broker_credentials"] = _faust_credentials(settings)
-        servers = ";".join(f"batches://{server}" for server in settings.kafka_bootstrap_servers.split(","))
-        app = transport.App(
-            settings.kafka_group,
-            broker=servers,
-            broker_session_timeout=settings.kafka_session_timeout_seconds,
-            broker_heartbeat_interval=settings.kafka_session_timeout_seconds / 4,
-            broker_max_poll_records=settings.batch_records_max,
-            broker_commit_interval=1.0,
-            ConsumerScheduler=transport.BatchScheduler,
-            PartitionAssignor=transport.Assignor,
-            # the default restarts an agent whose body raised, and its lost batch would count as done
-            agent_supervisor="mode.CrashingSupervisor",
-            stream_buffer_maxsize=16,
-            stream_wait_empty=False,
-            topic_allow_declare=False,
-            topic_disable_leader=True,
-            web_enabled=False,
-            store="memory://",
-            datadir=Path(self._datadir.name),
-            loghandlers=[],
-            logging_config={"version": 1, "disable_existing_loggers": False},
-            **credentials,
-        )
+        app = new_app(settings, settings.kafka_group, Path(self._datadir.name))
         app.claim_partitions = self.claim_partitions
-        app.fetch_wait_ms = settings.fetch_wait_ms
         accounts = app.topic(*map(self.names.name, ACCOUNT_INPUTS), schema=transport.BatchSchema())
         standings = app.topic(self.names.name(Topic.STANDINGS), schema=transport.BatchSchema())
         app.agent(accounts, name="account_stage", concurrency=1)(self._agent(StageName.ACCOUNTS))
@@ -428,18 +386,6 @@ def _require(server: str, missing: Sequence[str]) -> None:
 
 def _stage_of(topic: Topic) -> StageName:
     return StageName.RANKING if topic is Topic.STANDINGS else StageName.ACCOUNTS
-
-
-def _faust_credentials(settings: Settings) -> Any:
-    if settings.kafka_security_protocol == "SSL":
-        return faust.SSLCredentials(context=settings.ssl_context())
-    arguments = settings.kafka_arguments()
-    return faust.SASLCredentials(
-        username=arguments["sasl_plain_username"],
-        password=arguments["sasl_plain_password"],
-        mechanism=arguments["sasl_mechanism"],
-        ssl_context=arguments.get("ssl_context"),
-    )
 
 
 @contextmanager

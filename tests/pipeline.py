@@ -521,9 +521,11 @@ class ProgramProcess(CommandProcess):
 
 def environment_of(settings: Settings) -> dict[str, str]:
     """The variables that say these settings."""
-    found = {}
+    found: dict[str, str] = {}
     for name, value in settings:
-        if value is not None:
+        if name == "alerts_url":
+            found |= {f"RESEGMENT_ALERTS_URL_{key.upper()}": url.get_secret_value() for key, url in value.items()}
+        elif value is not None:
             plain = value.get_secret_value() if isinstance(value, SecretStr) else value
             found[f"RESEGMENT_{name.upper()}"] = str(plain)
     return found

@@ -31,6 +31,8 @@ policies = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
+alerts = typer.Typer(help="Tell account managers of changes; say what was told, and why not.", rich_markup_mode="rich")
+app.add_typer(alerts, name="alerts", invoke_without_command=True)
 app.add_typer(topics, name="topics")
 app.add_typer(policies, name="policy")
 app.add_typer(send, name="send")
@@ -552,6 +554,64 @@ def backtest_command(
     from streams.cli.backtest import run_backtest
 
     run_backtest(file, at=at, horizon=horizon, revenue_horizon=revenue_horizon, policy=policy, as_json=json)
+
+
+@alerts.callback()
+def alerts_command(context: typer.Context, policy: PolicyOption = None) -> None:
+    """Tell account managers of changes, by mail, chat, whatever Apprise knows; without a command: until Ctrl-C.
+
+    Reads what workers announce, and tells people by the policy's \\[\\[alerts]]. It may stop, restart or lag: no worker
+    waits for it. Run it twice, and the second one stands by. Rules, channels and guarantees are in docs/alerts.md.
+    Needs the extra: pip install 'resegment\\[alerts]'.
+    """
+    if context.invoked_subcommand is None:
+        from streams.cli.alerts import run_alerts
+
+        run_alerts(policy=policy)
+
+
+@alerts.command("test")
+def alerts_test(
+    rule: Annotated[str, typer.Argument(metavar="RULE", help="The rule's name.")],
+    account: AccountArgument,
+    send: Annotated[bool, typer.Option("--send", help="Send it, to whom it would go.")] = False,
+    policy: PolicyOption = None,
+    json: OneJsonOption = False,
+) -> None:
+    """Show the message that a rule makes of an account's last change, to whom it goes, and when; or send it.
+
+    Nothing is written into the ledger, so it does not count for what comes.
+    """
+    from streams.cli.alerts import run_alerts_test
+    from streams.cli.running import run
+
+    run(run_alerts_test(rule, account, send=send, policy=policy, as_json=json))
+
+
+@alerts.command("log")
+def alerts_log(
+    account: Annotated[Optional[str], typer.Option(metavar="ACCOUNT", help="Only of this account.")] = None,  # noqa: UP045
+    rule: Annotated[Optional[str], typer.Option(metavar="RULE", help="Only of this rule.")] = None,  # noqa: UP045
+    limit: Annotated[int, typer.Option(min=1, help="The last so many.")] = 100,
+    json: JsonOption = False,
+) -> None:
+    """Say what was sent, held back, merged or dropped, by which rule, and why. The oldest first."""
+    from streams.cli.alerts import run_alerts_log
+    from streams.cli.running import run
+
+    run(run_alerts_log(account=account, rule=rule, limit=limit, as_json=json))
+
+
+@alerts.command("undelivered")
+def alerts_undelivered(
+    retry: Annotated[bool, typer.Option("--retry", help="Let all of them be tried again.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """List the messages that no channel took, and why; or have them tried again once that is mended."""
+    from streams.cli.alerts import run_alerts_undelivered
+    from streams.cli.running import run
+
+    run(run_alerts_undelivered(retry=retry, as_json=json))
 
 
 @app.command("dead-letters")

@@ -91,6 +91,8 @@ def _described_by_kind(error: BaseException) -> tuple[str, int]:
             return str(error), UNUSABLE
         case ModuleNotFoundError() if (error.name or "").partition(".")[0] in ("numpy", "scipy"):
             return "this needs NumPy and SciPy: pip install 'resegment[model]'", UNUSABLE
+        case ModuleNotFoundError() if (error.name or "").partition(".")[0] in ("apprise", "jinja2"):
+            return "this needs Apprise and Jinja: pip install 'resegment[alerts]'", UNUSABLE
         case NoSuchShard():
             return f"the store lost data: {error}. {RESTORE}", CHECK_FAILED
         case ValidationError():

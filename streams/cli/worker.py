@@ -6,8 +6,11 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Literal
+
+from redis.asyncio import Redis
 
 from streams.cli.failures import CHECK_FAILED
 from streams.cli.log_lines import formatter
@@ -33,6 +36,21 @@ def run_worker(
     """Work until a signal says to leave."""
     settings = read_settings(policy=policy, clock=clock)
     rules = read_policy(settings)
+
+    async def work(redis: Redis, stop: asyncio.Event) -> None:
+        if not settings.kafka_transactions:
+            log.warning("RESEGMENT_KAFKA_TRANSACTIONS is off: nothing fences a second worker, so run only this one")
+        worker = Worker(settings, rules, redis)
+        async with listening(settings.monitoring_address, WorkerFigures(worker)):
+            await worker.run(stop, rebuild=rebuild)
+
+    run_role(settings, work, until_input_ends=until_input_ends)
+
+
+def run_role(
+    settings: Settings, role: Callable[[Redis, asyncio.Event], Awaitable[None]], *, until_input_ends: bool = False
+) -> None:
+    """Run a role of the program, with a log of what it does, until a signal says to leave."""
     keep_libraries_quiet()
 
     async def work() -> None:
@@ -42,9 +60,7 @@ def run_worker(
         async with store(settings) as redis:
             await reach_broker(settings)
             _say_what_happens(settings)
-            worker = Worker(settings, rules, redis)
-            async with listening(settings.monitoring_address, WorkerFigures(worker)):
-                await worker.run(stop, rebuild=rebuild)
+            await role(redis, stop)
         log.info("left")
 
     with asyncio.Runner(loop_factory=fast_loop()) as runner:
@@ -65,8 +81,6 @@ def _say_what_happens(settings: Settings) -> None:
             logging.getLogger(name).setLevel(logging.DEBUG)
     # below that it repeats what goes over the wire: records, and passwords
     logging.getLogger("aiokafka").setLevel(logging.WARNING)
-    if not settings.kafka_transactions:
-        log.warning("RESEGMENT_KAFKA_TRANSACTIONS is off: nothing fences a second worker, so run only this one")
 
 
 def _is_ours(record: logging.LogRecord) -> bool:

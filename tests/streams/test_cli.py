@@ -17,6 +17,7 @@ COMMANDS = (
     "demo", "dev", "topics create", "topics check", "worker", "replay", "send purchase", "send refund",
     "send signup", "send engagement", "watch", "explain", "report", "capacity", "policy check", "policy diff",
     "policy apply", "export", "verify", "fit", "backtest", "dead-letters", "doctor",
+    "alerts", "alerts test", "alerts log", "alerts undelivered",
 )  # fmt: skip
 
 
