@@ -1,7 +1,8 @@
 """What there is to see of a worker: lag, clock, outboxes and commits of its shards, and what it has counted anyway."""
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 from aiokafka.errors import KafkaError
 from redis.exceptions import RedisError
@@ -14,6 +15,8 @@ from streams.ranking import RankingShard
 from streams.shard import LogPosition, Shard
 from streams.topics import Topic
 from streams.worker import Worker, wall_clock_us
+
+T = TypeVar("T")
 
 LOOK_SECONDS_MAX = 3.0
 """How long broker and store may take to answer, each."""
@@ -112,20 +115,16 @@ class WorkerFigures:
     async def _bounds(self, shards: Sequence[Shard]) -> Mapping[tuple[Topic, int], LogPosition] | None:
         """Where the inputs of these shards begin and end; None where the broker does not say."""
         places = [(topic, shard.partition) for shard in shards for topic in shard.inputs]
-        try:
-            async with asyncio.timeout(LOOK_SECONDS_MAX):
-                return await self._worker.reader.bounds(places or [(Topic.TICKS, 0)])
-        except (KafkaError, OSError):
-            return None
+        return await answer_of(self._worker.reader.bounds(places or [(Topic.TICKS, 0)]))
 
     async def _oldest(self, shards: Sequence[Shard]) -> Mapping[Shard, int] | None:
         """When the oldest outgoing record of each shard that has one was made, in milliseconds; None: no answer."""
         waiting = [shard for shard in shards if shard.relay.waiting > 0]
-        try:
-            async with asyncio.timeout(LOOK_SECONDS_MAX):
-                await self._worker.redis.ping()
-                records = await asyncio.gather(*(shard.store.oldest_outgoing() for shard in waiting))
-        except (RedisError, OSError):
+        pong, records = await asyncio.gather(
+            answer_of(self._worker.redis.ping()),
+            answer_of(asyncio.gather(*(shard.store.oldest_outgoing() for shard in waiting))),
+        )
+        if pong is None or records is None:
             return None
         found = zip(waiting, records, strict=True)
         return {shard: decode_outgoing(record).timestamp_ms for shard, record in found if record is not None}
@@ -184,6 +183,15 @@ class WorkerFigures:
             Unready("not_committing", str(shard), f"nothing was committed for {seconds:.0f} s, before it: {behind}")
         ]
         return samples, stuck if seconds > COMMIT_SECONDS_MAX else []
+
+
+async def answer_of(asked: Awaitable[T]) -> T | None:
+    """What broker or store answer; None: they cannot be reached, or need too long."""
+    try:
+        async with asyncio.timeout(LOOK_SECONDS_MAX):
+            return await asked
+    except (KafkaError, RedisError, OSError):
+        return None
 
 
 def _of_any(shard: Shard) -> Iterator[Sample]:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from streams.alerting.figures import AlertsFigures
 from streams.monitoring import FIGURES
 from streams.worker_figures import WorkerFigures
 
@@ -28,7 +29,9 @@ def test_every_figure_is_documented_with_its_labels() -> None:
         name: tuple(re.findall(r"`(\w+)`", labels))
         for name, labels in re.findall(r"^\| `(resegment_\w+)` \|([^|]*)\|", table, re.MULTILINE)
     }
-    assert documented == {figure.name: figure.labels for figure in (*FIGURES, *WorkerFigures.figures)}
+    assert documented == {
+        figure.name: figure.labels for figure in (*FIGURES, *WorkerFigures.figures, *AlertsFigures.figures)
+    }
 
 
 def test_every_reason_not_to_be_ready_is_documented() -> None:

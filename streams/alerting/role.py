@@ -46,6 +46,8 @@ class AlertsRole:
         self.names = TopicNames(settings.topic_prefix)
         self.reader = LogReader(settings.kafka_arguments(), settings.topic_prefix)
         self.shard: AlertShard | None = None
+        self.stands_by = False
+        """Whether another process has the ledger."""
         self.partitions = 0
         self._store = ShardStore(redis, settings.redis_prefix, LedgerName.ALERTS, 0)
         self._failure: asyncio.Future[BaseException] | None = None
@@ -123,6 +125,7 @@ class AlertsRole:
             return {}
         try:
             assert len(assigned) == len(self._places()), "one process has all partitions, or none"
+            self.stands_by = False
             if self.shard is None:
                 self.shard = self._new_shard()
             offsets = await self.shard.claim()
@@ -136,6 +139,7 @@ class AlertsRole:
         """Let the ledger go where nothing is ours: of an empty assignment nobody asks where to read on."""
         if not assigned:
             shard, self.shard = self.shard, None
+            self.stands_by = True
             if shard is not None:
                 await shard.close()
             log.info("standing by: another process sends the alerts")
@@ -174,6 +178,13 @@ class AlertsRole:
         assigned = consumer.assignment()
         await consumer.seek_wait({tp: offsets[place] for place, tp in tps.items() if tp in assigned})
         return {place: consumer.seeks(tp) for place, tp in tps.items()}
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What it will end of, once it has left; None: of nothing."""
+        if self._failure is not None and self._failure.done():
+            return self._failure.result()
+        return self.app.crash_reason
 
     def _failed(self, error: BaseException) -> None:
         if self._failure is not None and not self._failure.done():

@@ -14,6 +14,7 @@ from state import founding
 from state.keys import LedgerName
 from state.shard_store import ShardStore
 from streams.alerting.channels import Channel, Outgoing, variable_of
+from streams.alerting.figures import AlertsFigures
 from streams.alerting.ledger import Message, message_id
 from streams.alerting.news import Facts, read_change
 from streams.alerting.reading import read_log, read_messages
@@ -25,6 +26,7 @@ from streams.cli.running import connected, partition_count, read_policy, read_se
 from streams.cli.worker import run_role
 from streams.instants import format_instant
 from streams.log import LogReader
+from streams.monitoring import listening
 from streams.partitions import partition_of
 from streams.settings import Settings
 from streams.topics import Topic
@@ -39,7 +41,9 @@ def run_alerts(*, policy: Path | None) -> None:
     rules = read_policy(settings)
 
     async def work(redis: Redis, stop: asyncio.Event) -> None:
-        await AlertsRole(settings, rules, redis).run(stop)
+        role = AlertsRole(settings, rules, redis)
+        async with listening(settings.monitoring_address, AlertsFigures(role)):
+            await role.run(stop)
 
     run_role(settings, work)
 
