@@ -25,6 +25,7 @@ K = TypeVar("K")
 
 HOUR_US = 3_600_000_000
 MINUTE_US = 60_000_000
+DAY_US = MINUTES_A_DAY * MINUTE_US
 TOLD_DAYS = 3
 """For so many days it is remembered that somebody was told: local days begin up to a day apart."""
 
@@ -62,6 +63,11 @@ class News(NamedTuple):
     at_risk_minor: int
     team: str
     """Of the playbook; empty where there is none."""
+
+    @property
+    def chain(self) -> str:
+        """The changes that it is one of: those of an account and a kind have sequences without gaps."""
+        return f"{self.kind}/{self.account_id}"
 
 
 class Status(StrEnum):
@@ -141,12 +147,22 @@ class Handover(NamedTuple):
     is_digest: bool
 
 
+class Seen(NamedTuple):
+    """The newest change of an account and kind about which anything was decided: the log may have it twice."""
+
+    sequence: int
+    day: int
+    """Since 1970, UTC: when it was announced."""
+
+
 class Decision(NamedTuple):
     """What has become of some alerts, all at once."""
 
     at_us: int
     alerts: tuple[Alert, ...]
     handover: Handover | None = None
+    seen: tuple[str, Seen] | None = None
+    """Of the change, if it is one that decided, by `News.chain`."""
 
 
 class AlertRules:
@@ -204,6 +220,14 @@ def _in(value: str | None, wanted: Sequence[str]) -> bool:
     return not wanted or value in wanted
 
 
+class Forgotten(NamedTuple):
+    """Keys of a ledger that count no more."""
+
+    told: list[str]
+    handed: list[str]
+    seen: list[str]
+
+
 class Ledger:
     """What was decided so far, as far as it counts for what comes: alerts that are open, and who was told what."""
 
@@ -212,6 +236,7 @@ class Ledger:
         alerts: Iterable[Alert] = (),
         told: Mapping[str, int] = MappingProxyType({}),
         handed: Mapping[str, Iterable[int]] = MappingProxyType({}),
+        seen: Mapping[str, Seen] = MappingProxyType({}),
     ) -> None:
         self.open = {alert.id: alert for alert in alerts if alert.is_open}
         """By id."""
@@ -219,6 +244,8 @@ class Ledger:
         """Reason -> the last local day on which somebody was told, or will be unless it is undone."""
         self.handed = {person: deque(instants) for person, instants in handed.items()}
         """Person -> when messages were handed over, the oldest first, those of the last hour."""
+        self.seen = dict(seen)
+        """`News.chain` -> the newest of these changes about which anything was decided, for TOLD_DAYS."""
         self._due = [(alert.due_us, alert.id) for alert in self.open.values()]
         heapify(self._due)
         self._of_account: dict[str, set[str]] = defaultdict(set)
@@ -239,21 +266,31 @@ class Ledger:
                 self.told[alert.reason] = max(alert.day, self.told.get(alert.reason, alert.day))
             elif known is not None and alert.status is Status.DROPPED and self.told.get(alert.reason) == alert.day:
                 del self.told[alert.reason]  # nobody was told after all
+        if decision.seen is not None:
+            chain, seen = decision.seen
+            self.seen[chain] = seen
         handover = decision.handover
         if handover is not None and not handover.is_digest:
             instants = self.handed.setdefault(handover.recipient.person, deque())
             instants.append(decision.at_us)
 
-    def forget(self, now_us: int) -> tuple[list[str], list[str]]:
-        """Drop what counts no more. Returns the reasons and the persons that are gone. O(what is remembered)."""
-        day = now_us // (MINUTES_A_DAY * MINUTE_US) - TOLD_DAYS
-        reasons = [reason for reason, told in self.told.items() if told < day]
-        for reason in reasons:
-            del self.told[reason]
-        persons = [person for person, instants in self.handed.items() if instants[-1] <= now_us - HOUR_US]
-        for person in persons:
-            del self.handed[person]
-        return reasons, persons
+    def forget(self, now_us: int) -> "Forgotten":
+        """Drop what counts no more. Returns what that was. O(what is remembered)."""
+        day = now_us // DAY_US - TOLD_DAYS
+        forgotten = Forgotten(
+            [reason for reason, told in self.told.items() if told < day],
+            [person for person, instants in self.handed.items() if instants[-1] <= now_us - HOUR_US],
+            [chain for chain, seen in self.seen.items() if seen.day < day],
+        )
+        for known, gone in zip((self.told, self.handed, self.seen), forgotten, strict=True):
+            for key in gone:
+                del known[key]  # type: ignore[attr-defined]
+        return forgotten
+
+    def has_seen(self, news: News) -> bool:
+        """Whether something was decided about this change, or a later one, already. O(1)."""
+        seen = self.seen.get(news.chain)
+        return seen is not None and news.sequence <= seen.sequence
 
     def of_account(self, account_id: str, kind: str) -> list[Alert]:
         """Its open alerts about changes of this kind, in the order of the changes."""
@@ -302,15 +339,18 @@ def take(
     """What a change means: alerts that wait from now on, and those that it undoes. A function of its arguments.
 
     The ledger is not changed: `Ledger.record` does that, with each decision, before the next change is taken.
-    O(rules + open alerts of the account).
+    A change that comes once more means nothing. O(rules + open alerts of the account).
     """
+    if ledger.has_seen(news):
+        return []
     decisions: list[Decision] = []
+    seen = news.chain, Seen(news.sequence, news.at_us // DAY_US)
     undone = _undone(ledger, news)
     spared = {_to(alert.recipient) for alert in undone}
     if undone:
         by = f"undone by {news.kind} {news.sequence}"
         dropped = tuple(alert._replace(status=Status.DROPPED, why=by) for alert in undone)
-        decisions.append(Decision(now_us, dropped))
+        decisions.append(Decision(now_us, dropped, seen=seen))
     if news.mode != LIVE:
         return decisions  # nobody is to act upon it; but what it undoes is no longer so
     reached: dict[tuple[str, str], str] = {}
@@ -330,7 +370,7 @@ def take(
             status, why = Status.DROPPED, "said of this account today"
         else:
             reached[to] = rule.name
-        decisions.append(Decision(now_us, (alert._replace(status=status, why=why),)))
+        decisions.append(Decision(now_us, (alert._replace(status=status, why=why),), seen=seen))
     return decisions
 
 

@@ -59,6 +59,8 @@ class ShardKeys(NamedTuple):
     """Hash: what was last said, and on which day."""
     handed: str
     """Hash: when each person was told, in the last hour."""
+    seen: str
+    """Hash: the newest change of an account about which anything was decided."""
     decisions: str
     """Hash: what became of alerts, and why, by number."""
     requests: str

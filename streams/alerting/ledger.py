@@ -27,6 +27,7 @@ from segmentation.alerts import (
     Handover,
     Ledger,
     Recipient,
+    Seen,
     Status,
     alert_document,
     alert_of,
@@ -197,7 +198,8 @@ class AlertShard(Shard):
             self._details[id_] = Details(document["change"], Facts(*document["facts"]))
         told = {reason: int(day) async for reason, day in self.store.scan("told")}
         handed = {person: from_json(instants) async for person, instants in self.store.scan("handed")}
-        self.ledger = Ledger(alerts, told, handed)
+        seen = {chain: Seen(*from_json(value)) async for chain, value in self.store.scan("seen")}
+        self.ledger = Ledger(alerts, told, handed, seen)
         self.messages = {id_: Message.of(from_json(value)) async for id_, value in self.store.scan("messages")}
         self._newest_tick_us = 0
         self._barrier: _Barrier | None = None
@@ -306,6 +308,9 @@ class AlertShard(Shard):
     def _record(self, commit: Commit, decision: Decision) -> None:
         """Take a decision into the ledger, and into what is written."""
         self.ledger.record(decision)
+        if decision.seen is not None:
+            chain, seen = decision.seen
+            commit.set("seen", chain, json_bytes([*seen]))
         handover = decision.handover
         if handover is not None:
             message = self._message(handover, decision)
@@ -340,11 +345,9 @@ class AlertShard(Shard):
         )
 
     def _forget(self, commit: Commit) -> None:
-        reasons, persons = self.ledger.forget(self.clock_us)
-        for reason in reasons:
-            _put(commit, "told", reason, None)
-        for person in persons:
-            _put(commit, "handed", person, None)
+        for name, keys in self.ledger.forget(self.clock_us)._asdict().items():
+            for key in keys:
+                _put(commit, name, key, None)
 
     def _log(self, commit: Commit, at_us: int, alert: Alert, status: Status, why: str) -> None:
         recipient = alert.recipient

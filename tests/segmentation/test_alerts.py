@@ -11,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from segmentation.alerts import (
+    DAY_US,
     HOUR_US,
     MINUTE_US,
     Alert,
@@ -31,7 +32,6 @@ from segmentation.alerts import (
 from segmentation.policy import CalmTable, Policy
 from segmentation.segments import SEGMENTS
 
-DAY_US = 24 * HOUR_US
 NOON_US = local_day(1_800_000_000_000_000, "UTC") * DAY_US + 12 * HOUR_US
 """Noon of a day, UTC."""
 PEOPLE = {
@@ -79,7 +79,7 @@ class Desk:
     def restart(self) -> None:
         """Go on with what was written down."""
         alerts = [alert_of(alert_document(alert)) for alert in self.ledger.open.values()]
-        self.ledger = Ledger(alerts, self.ledger.told, self.ledger.handed)
+        self.ledger = Ledger(alerts, self.ledger.told, self.ledger.handed, self.ledger.seen)
 
     def _record(self, decisions: Iterable[Decision]) -> list[Alert]:
         alerts: list[Alert] = []
@@ -226,6 +226,18 @@ def test_one_person_is_told_once_of_one_change() -> None:
     assert told[1].why == "told by the rule any"
 
 
+def test_a_change_that_comes_twice_is_one() -> None:
+    """Neither does the second take the first one's alert away, nor is what was undone news."""
+    desk = Desk(rules_of(ANY_MOVE))
+    first, back = move("key", "enterprise"), move("enterprise", "key", sequence=2)
+    desk.take(first)
+    assert desk.take(first) == [] and len(desk.ledger.open) == 1
+    desk.take(back)
+    desk.restart()
+    assert desk.take(first) == desk.take(back) == []
+    assert desk.release(NOON_US + DAY_US) == []
+
+
 def test_an_alert_for_nobody_says_so() -> None:
     """It does not vanish."""
     desk = Desk(rules_of(ANY_MOVE), owner="who")
@@ -357,6 +369,8 @@ class Step(NamedTuple):
     segment: str | None
     mode: str
     restart: bool
+    repeat: int = 0
+    """So many of the newest changes come once more, as they do where a worker died after it had published them."""
 
 
 STEPS = st.lists(
@@ -367,6 +381,7 @@ STEPS = st.lists(
         st.one_of(st.none(), st.sampled_from(SEGMENTS)),
         st.sampled_from(["live", "live", "live", "silent"]),
         st.booleans(),
+        st.sampled_from([0, 0, 0, 1, 2, 5]),
     ),
     max_size=60,
 )
@@ -422,6 +437,9 @@ def test_whatever_happens(
             )
             segments[step.account] = step.segment
             assert desk.take(moves[-1]) == never_restarted.take(moves[-1])
+        for news in moves[len(moves) - step.repeat :] if step.repeat else []:
+            if news.at_us > now_us - DAY_US:
+                assert desk.take(news, now_us) == []
         assert desk.release(now_us) == never_restarted.release(now_us)
         desk.ledger.forget(now_us)
     for hours in range(0, 24 * 5):

@@ -1,11 +1,12 @@
 """Alerts from the event to the receiver, on real parts: a broker, a store, an SMTP and an HTTP server."""
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 
 from streams.worker import CannotStart
-from tests.alerting import Alerts, World, count_is
+from tests.alerting import ALERTS, Alerts, World, change, count_is, now, policy_of
 from tests.pipeline import until
 
 
@@ -62,3 +63,57 @@ async def test_it_cannot_start_without_an_address(world: World) -> None:
     with pytest.raises(CannotStart, match="RESEGMENT_ALERTS_URL_CHAT, RESEGMENT_ALERTS_URL_MAIL"):
         await running.task
     await running.redis.aclose()
+
+
+async def test_calm_outlasts_a_restart(world: World) -> None:
+    """What was said today, and how much of the hour is used up, is in the ledger."""
+    policy = policy_of(
+        ALERTS.replace("an_hour_max = 1000", "an_hour_max = 2").replace('["advanced"]', '["up", "down"]')
+    )
+    async with world.alerts(policy):
+        await world.announce(change("a", 1, "key", "enterprise"))
+        await world.received(1)
+        await world.announce(change("a", 2, "enterprise", "key"))
+        await world.received(2)
+    async with world.alerts(policy):
+        await world.announce(change("a", 3, "key", "enterprise"), change("b", 1, "key", "enterprise"))
+
+        async def decided() -> list[str]:
+            mails = [entry for entry in await world.log() if entry["rule"] == "first"]
+            return [
+                f"{entry['account']} {entry['status']}: {entry['why']}"
+                for entry in mails
+                if entry["status"] in ("dropped", "digest")
+            ]
+
+        async def both() -> bool:
+            return len(await decided()) == 2
+
+        await until(both, "two decisions")
+    assert sorted(await decided()) == [
+        "a dropped: said of this account today",
+        "b digest: merged into a digest: 2 messages to desk@example.com within an hour",
+    ]
+    assert len(world.box.messages) == 2
+
+
+async def test_a_digest_is_one_mail(world: World) -> None:
+    """At its time, with all that is in it; the ledger has them until then, also over a restart."""
+    policy = policy_of(ALERTS.replace("an_hour_max = 1000", 'an_hour_max = 0\ndigest_at = "03:00"'))
+    await world.sign_up("a", "b", "c", owner="kim")
+    async with world.alerts(policy):
+        await world.buy("a", "b", "c")
+
+        async def merged() -> bool:
+            return [entry["status"] for entry in await world.log()].count("digest") == 6
+
+        await until(merged, "all wait for the digest")
+    assert not world.box.messages
+    async with world.alerts(policy):
+        await world.installation.tick(now() + timedelta(days=1, hours=1), mode="live")
+        await world.received(1)
+        await until(count_is(world.hook, 1), "the other channel's")
+        await asyncio.sleep(0.5)
+    [mail] = world.box.messages
+    assert mail.subject == "3 accounts changed" and mail.to == "kim@example.com"
+    assert mail.body.count("its first purchase") == 3
