@@ -50,11 +50,13 @@ def wrong_revenue(schedule: Schedule, account_id: str) -> None:
 
 
 def _change_member(schedule: Schedule, account_id: str, change: Callable[[Member], None]) -> None:
-    key = shard_keys(PREFIX, StageName.RANKING, partition_of(b"all", PARTITIONS)).documents
-    documents = cast(dict[bytes, bytes], schedule.redis.keyspace[key])
-    member, population = decode_member(account_id, documents[account_id.encode()])
-    change(member)
-    documents[account_id.encode()] = encode_member(member, population)
+    for number in range(PARTITIONS):
+        key = shard_keys(PREFIX, StageName.RANKING, number).documents
+        documents = cast(dict[bytes, bytes], schedule.redis.keyspace.get(key, {}))
+        if account_id.encode() in documents:
+            member, population = decode_member(account_id, documents[account_id.encode()])
+            change(member)
+            documents[account_id.encode()] = encode_member(member, population)
 
 
 def wrong_segment(schedule: Schedule, account_id: str) -> None:
