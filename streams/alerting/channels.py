@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -74,6 +75,7 @@ class Channel:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL,
+                env={name: value for name, value in os.environ.items() if not name.startswith("RESEGMENT_")},
                 limit=LINE_BYTES_MAX,
                 start_new_session=True,  # Ctrl-C is for us: what it is sending it finishes
             )

@@ -397,7 +397,12 @@ CALM = st.fixed_dictionaries(
     optional={"timezone": st.sampled_from(["Europe/Berlin", "America/New_York"])},
 )
 QUIET = st.sampled_from(
-    [{}, {"quiet_from": "20:00", "quiet_until": "07:30"}, {"quiet_from": "02:15", "quiet_until": "02:45"}]
+    [
+        {},
+        {"quiet_from": "20:00", "quiet_until": "07:30"},
+        {"quiet_from": "02:15", "quiet_until": "02:45"},
+        {"quiet_from": "07:00", "quiet_until": "09:00"},  # when the digest would be
+    ]
 )
 
 

@@ -45,7 +45,9 @@ async def full(store: ShardStore) -> ShardStore:
 def full_commit(number: int) -> Commit:
     """Writes each key of the shard."""
     commit = Commit({"purchases": number}, {"number": number})
-    for name in ("documents", "history", "engagements", "profiles", "traits", "transfers", "figures"):
+    stages = ("documents", "history", "engagements", "profiles", "traits", "transfers", "figures")
+    alerts = ("alerts", "messages", "undelivered", "told", "handed", "seen", "decisions", "requests")
+    for name in (*stages, *alerts):
         commit.set(name, "acme", b"%d" % number)
     for name in ("due", "owners", *(f"worklist_{segment}" for segment in Segment)):
         commit.score(name, "acme", number)

@@ -17,7 +17,9 @@ PROGRESS = {"purchases": 10, "ticks": 3}
 def full_commit(progress: dict[str, int], text: str = "x") -> Commit:
     """A commit with a write of every kind."""
     commit = Commit(progress, {"clock_us": 7, "text": text})
-    for name in ("documents", "history", "engagements", "profiles", "traits", "transfers", "figures"):
+    stages = ("documents", "history", "engagements", "profiles", "traits", "transfers", "figures")
+    alerts = ("alerts", "messages", "undelivered", "told", "handed", "seen", "decisions", "requests")
+    for name in (*stages, *alerts):
         commit.set(name, "a", text.encode())
         commit.delete(name, "b")
     for name in ("due", "owners", *(f"worklist_{segment}" for segment in Segment)):
