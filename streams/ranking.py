@@ -277,7 +277,7 @@ class RankingShard(Shard):
         outbox = await self._waiting_records()
         waiting = {change_id: record.value for _, change_id, record in outbox if change_id}
         until = self.muted_until
-        sequences: dict[tuple[Topic, str], int] = {}
+        latest: dict[tuple[Topic, str], int] = {}
         forked: set[tuple[Topic, str]] = set()
         read: dict[str, int] = {}
         async for topic, record in self._read_told(told):
@@ -287,7 +287,7 @@ class RankingShard(Shard):
                 continue
             name, account_id, number, data = told_news
             chain = topic, f"{account_id}{SEPARATOR}{name}" if topic is Topic.HAND_OVERS else account_id
-            sequences[chain] = max(number, sequences.get(chain, 0))
+            latest[chain] = number
             is_fork = waiting.get((*chain, number), record.value) != record.value and chain not in forked
             if is_fork:
                 forked.add(chain)
@@ -320,7 +320,9 @@ class RankingShard(Shard):
             or change_id[0] is Topic.HAND_OVERS
             or (
                 change_id[:2] not in forked
-                and change_id[2] > sequences.get(change_id[:2], 0)
+                # Not, greater than all that were told: who began to tell them again may have come to an earlier one
+                # only, and in a compacted topic that would stay the latest.
+                and change_id[2] > latest.get(change_id[:2], 0)
                 and not self._is_of_the_past(change_id, record)
             )
         ]

@@ -50,6 +50,9 @@ from tests.simulation.store import SimulatedRedis
 T = TypeVar("T")
 
 
+STAGES = ("new_start", "established")
+
+
 class OneBatch(NamedTuple):
     """Some records of a partition."""
 
@@ -496,6 +499,38 @@ def test_a_hand_over_that_waits_is_sent_although_it_was_told_before() -> None:
         await asyncio.sleep(1)
         [sent] = log.places[Topic.STANDINGS, 0].read(0, 9)[0]
         assert decode_told(sent.value) == given
+        await shard.close()
+
+    simulated(test)
+
+
+def test_who_was_stopped_while_telling_again_leaves_the_last_change_the_latest() -> None:
+    """Two changes were told, and the answer to their trim was lost. Told again was the first; then came the claim."""
+    log = SimulatedLog(1, Random(0))
+    population = Population("all", basis=Basis.REVENUE, boundaries=(3_000, 8_000), band=0)
+    standings = [Standing("a", stage, 100, 1 + n, 1_000, "purchase", "e", None) for n, stage in enumerate(STAGES)]
+    changes = [change for standing in standings for change in population.apply([standing], 0)[0]]
+    assert [change.sequence for change in changes] == [1, 2]
+    records = ChangeWriter(Policy.default()).records(changes, "live", input_offset=1, recorded_at_us=0)
+
+    async def read_told(_: Mapping[str, int]) -> AsyncIterator[tuple[Topic, Record]]:
+        for record in log.places[Topic.SEGMENTS, 0].read(0, 9)[0]:
+            yield Topic.SEGMENTS, record
+
+    async def test(scene: Scene) -> None:
+        log.append((Topic.SEGMENTS, 0), [*records, records[0]])
+        store = ShardStore(cast(Redis, scene.redis), "test", StageName.RANKING, 0)
+        await store.create()
+        await store.claim("another worker")
+        commit = Commit({}, {"members": 1})
+        commit.set("documents", "a", encode_member(population.members["a"], "all"))
+        commit.outbox = [encode_outgoing(record) for record in records]
+        await store.commit(commit)
+        shard = _ranking(scene.redis, SimulatedPublisher(log, Random(0), transactional_id="ranking"), read_told)
+        await shard.claim()
+        await asyncio.sleep(1)
+        last = log.places[Topic.SEGMENTS, 0].read(0, 19)[0][-1]
+        assert last.value == records[1].value
         await shard.close()
 
     simulated(test)
