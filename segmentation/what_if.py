@@ -44,6 +44,7 @@ _STRATEGIES = "what is done for the accounts of a segment moves none to another"
 _RISK = "an account's risk moves it to no other segment"
 _DESCRIBED = "attributes describe an account, and decide nothing about its tier"
 _WORTH = "what an account may bring moves it to no other segment"
+_TELLING = "whom changes are told to moves no account"
 _ENGAGEMENTS = "what engagements count moves no account between segments"
 EFFECTS: dict[str, tuple[Effect, str]] = {
     "basis": (Effect.ANSWERED, ""),
@@ -62,6 +63,9 @@ EFFECTS: dict[str, tuple[Effect, str]] = {
     "segments": (Effect.NONE, _STRATEGIES),
     "team": (Effect.NONE, _STRATEGIES),
     "owners": (Effect.NONE, _STRATEGIES),
+    "alerts": (Effect.NONE, _TELLING),
+    "people": (Effect.NONE, _TELLING),
+    "calm": (Effect.NONE, _TELLING),
     "engagement_days": (Effect.NONE, _ENGAGEMENTS),
     "engagement_weights": (Effect.NONE, _ENGAGEMENTS),
     "base_currency": (Effect.UNKNOWN, _CONVERTED),
