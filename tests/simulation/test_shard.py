@@ -13,11 +13,11 @@ from segmentation.account import NEVER, Account, Standing
 from segmentation.events import MICROSECONDS_PER_DAY
 from segmentation.order_index import Basis
 from segmentation.policy import Policy
-from segmentation.population import Member, Population
+from segmentation.population import CauseKind, Change, ChangeCause, Direction, Member, Population
 from segmentation.risk import Risk
 from segmentation.segments import Segment, Stage
-from segmentation.transfers import Departure, HandOver, Told
-from state.documents import decode_account, encode_account, encode_member
+from segmentation.transfers import Departure, HandOver, Told, Transfer
+from state.documents import decode_account, encode_account, encode_member, encode_transfer
 from state.founding import AppliedPolicy
 from state.keys import StageName
 from state.shard_store import Commit, ShardStore
@@ -499,6 +499,61 @@ def test_a_hand_over_that_waits_is_sent_although_it_was_told_before() -> None:
         await asyncio.sleep(1)
         [sent] = log.places[Topic.STANDINGS, 0].read(0, 9)[0]
         assert decode_told(sent.value) == given
+        await shard.close()
+
+    simulated(test)
+
+
+def _told(segment: Segment, sequence: int) -> Outgoing:
+    """A change of an account in the population in which it begins."""
+    cause = ChangeCause(CauseKind.PURCHASE, "e", 0, None)
+    change = Change(
+        *("a", "unknown", sequence, Segment.COMMERCIAL, segment, Direction.UP, cause, False, 100),
+        *(None, None, (None, None), None, None, 0),
+    )
+    [record] = ChangeWriter(Policy.default()).records([change], "live", input_offset=1, recorded_at_us=0)
+    return record
+
+
+def _given(told: Told) -> HandedOver:
+    return HandedOver(0, "live", HandOver("a", 1, "unknown", "north", told))
+
+
+def _outgoing(given: HandedOver) -> Outgoing:
+    topics: list[str] = [Topic.HAND_OVERS, Topic.STANDINGS]
+    return Outgoing(topics, b"a\0unknown", encode_hand_over(given), [("ce_inputoffset", b"1")], 0, 0)
+
+
+@pytest.mark.parametrize("is_handed_over", [True, False])
+def test_what_a_sleeper_decided_of_who_was_handed_over_is_put_right(is_handed_over: bool) -> None:
+    """It announced a change that nobody was told, or another one, and handed the account over after that."""
+    log = SimulatedLog(1, Random(0))
+    right = Told("unknown", 3 + (not is_handed_over), Segment.KEY, 0)
+    wrong = _given(Told("unknown", 4, Segment.ENTERPRISE, 0))
+
+    async def read_told(_: Mapping[str, int]) -> AsyncIterator[tuple[Topic, Record]]:
+        for topic in (Topic.SEGMENTS, Topic.HAND_OVERS):
+            for record in log.places[topic, 0].read(0, 9)[0]:
+                yield topic, record
+
+    async def test(scene: Scene) -> None:
+        log.append((Topic.SEGMENTS, 0), [_told(Segment.KEY, right.sequence)])
+        if is_handed_over:
+            log.append((Topic.HAND_OVERS, 0), [_outgoing(_given(right))])
+        store = ShardStore(cast(Redis, scene.redis), "test", StageName.RANKING, 0)
+        await store.create()
+        await store.claim("a sleeper")
+        commit = Commit({}, {"members": 0, "transfers": 1})
+        commit.set("transfers", "unknown\0a", encode_transfer(Transfer(1, wrong.hand_over)))
+        commit.outbox = [encode_outgoing(_told(Segment.ENTERPRISE, 4)), encode_outgoing(_outgoing(wrong))]
+        await store.commit(commit)
+        shard = _ranking(scene.redis, SimulatedPublisher(log, Random(0), transactional_id="ranking"), read_told)
+        await shard.claim()
+        await asyncio.sleep(1)
+        assert not log.places[Topic.SEGMENT_CHANGES, 0].read(0, 9)[0]
+        [sent] = log.places[Topic.STANDINGS, 0].read(0, 9)[0]
+        message = decode_told(sent.value)
+        assert isinstance(message, HandedOver) and message.hand_over.told == right
         await shard.close()
 
     simulated(test)
