@@ -5,6 +5,7 @@ Whoever inherits `LogContract` has a fixture `log`: two partitions a topic, and 
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import pytest
@@ -63,6 +64,7 @@ class LogContract:
         ]
         await publisher.publish(records)
         for topic, expected in ((Topic.SEGMENT_CHANGES, records[:2]), (Topic.SEGMENTS, records)):
+            await _until(partial(_count, log, topic), len(expected))
             found = await _records(log, topic)
             assert [(r.key, r.value, list(r.headers)) for r in found] == [(r.key, r.value, r.headers) for r in expected]
             assert {record.partition for record in found} == {HOME}
@@ -74,6 +76,7 @@ class LogContract:
         assert await publisher.publish(_some(log, b"0", b"1")) == {place_name(Topic.SEGMENTS, HOME): 2}
         await _until(lambda: _end(log, Topic.SEGMENTS), 3)
         assert await publisher.publish(_some(log, b"2")) == {place_name(Topic.SEGMENTS, HOME): 4}
+        await _until(lambda: _end(log, Topic.SEGMENTS), 5)
         assert [record.offset for record in await _records(log, Topic.SEGMENTS)] == [0, 1, 3]
         await publisher.close()
 
@@ -85,7 +88,7 @@ class LogContract:
         with pytest.raises(ProducerFenced):
             await earlier.publish(_some(log, b"1"))
         await later.publish(_some(log, b"2"))
-        assert await _values(log) == [b"0", b"2"]
+        await _until(lambda: _values(log), [b"0", b"2"])
         await earlier.close()
         await later.close()
 
@@ -95,7 +98,7 @@ class LogContract:
         await first.publish(_some(log, b"0"))
         await plain.publish(_some(log, b"1"))
         await second.publish(_some(log, b"2"))
-        assert await _values(log) == [b"0", b"1", b"2"]
+        await _until(lambda: _values(log), [b"0", b"1", b"2"])
         for publisher in (first, plain, second):
             await publisher.close()
 
@@ -122,7 +125,7 @@ class LogContract:
         with pytest.raises(ProducerFenced):
             await commit()
         await publisher.publish(_some(log, b"3"))
-        assert await _values(log) == [b"2", b"3"]
+        await _until(lambda: _values(log), [b"2", b"3"])
         assert [record.offset for record in await _records(log, Topic.SEGMENTS)] == [2, 4]
         await publisher.close()
         await plain.close()
@@ -173,6 +176,10 @@ async def _values(log: LogUnderTest) -> list[bytes]:
         if changes == segments:
             return changes
         assert asyncio.get_running_loop().time() < deadline, f"{changes} in one, {segments} in the other"
+
+
+async def _count(log: LogUnderTest, topic: Topic) -> int:
+    return len(await _records(log, topic))
 
 
 async def _first(log: LogUnderTest, topic: Topic) -> int:
