@@ -387,6 +387,9 @@ class RedisCluster:
                 for line in str(self.command(other, "CLUSTER", "NODES")).splitlines()
             ):
                 time.sleep(0.01)
+        # And it takes over only the slots that it has heard are its master's.
+        while "cluster_state:ok" not in self._info(node):
+            time.sleep(0.01)
         return node
 
 
