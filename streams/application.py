@@ -48,21 +48,39 @@ def new_app(
     return app
 
 
-async def until_stopped(app: transport.App, stop: asyncio.Event, failure: asyncio.Future[BaseException]) -> None:
-    """Return when `stop` is set. Raises the failure, or what the application crashed of."""
-    endings: list[asyncio.Future[Any]] = [
-        asyncio.ensure_future(stop.wait()),
-        asyncio.ensure_future(app._crashed.wait()),
-    ]
-    try:
-        await asyncio.wait([*endings, failure], return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for ending in endings:
-            ending.cancel()
-    if failure.done():
-        raise failure.result()
-    if app._crashed.is_set():
-        raise app.crash_reason or CorruptState("the stream processor crashed")
+class Failure:
+    """What a role ends of: the first error that it is told, or else what its application crashed of."""
+
+    def __init__(self) -> None:
+        self._first: BaseException | None = None
+        self._told = asyncio.Event()
+
+    def tell(self, error: BaseException) -> None:
+        """End of this error. Any but the first is ignored."""
+        if self._first is None:
+            self._first = error
+            self._told.set()
+
+    def of(self, app: transport.App) -> BaseException | None:
+        """None: of nothing."""
+        return self._first or app.crash_reason
+
+    async def until_stopped(self, app: transport.App, stop: asyncio.Event) -> None:
+        """Return when `stop` is set. Raises the failure, or what the application crashed of."""
+        endings: list[asyncio.Future[Any]] = [
+            asyncio.ensure_future(stop.wait()),
+            asyncio.ensure_future(app._crashed.wait()),
+            asyncio.ensure_future(self._told.wait()),
+        ]
+        try:
+            await asyncio.wait(endings, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for ending in endings:
+                ending.cancel()
+        if self._first is not None:
+            raise self._first
+        if app._crashed.is_set():
+            raise app.crash_reason or CorruptState("the stream processor crashed")
 
 
 def _faust_credentials(settings: Settings) -> Any:

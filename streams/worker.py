@@ -22,7 +22,7 @@ from state.rights import missing_rights
 from state.shard_store import SCHEMA_VERSION, ShardStore
 from streams import rights, transport
 from streams.accounts import AccountShard
-from streams.application import new_app, until_stopped
+from streams.application import Failure, new_app
 from streams.applying import Bounds, Policies
 from streams.log import LogReader
 from streams.partitions import partition_of
@@ -65,7 +65,7 @@ class Worker:
         self.assigned: set[tuple[StageName, int]] | None = None
         """The shards that the group gave this worker, whether it has them already or not; None: it gave nothing yet."""
         self.partitions = 0
-        self._failure: asyncio.Future[BaseException] | None = None
+        self._failure = Failure()
         self._turns = asyncio.Lock()
         self._datadir = tempfile.TemporaryDirectory(prefix="resegment-")
         self.app = self._new_app()
@@ -79,14 +79,13 @@ class Worker:
             await stack.enter_async_context(self.reader)
             await self.prepare(rebuild=rebuild)
             stack.enter_context(_few_garbage_collections())
-            self._failure = asyncio.get_running_loop().create_future()
             helpers = [asyncio.create_task(self._vital(self._watch_reading()))]
             if self.settings.clock == "wall":
                 helpers.append(asyncio.create_task(self._vital(self._tick())))
             self.app.finalize()
             try:
                 await self.app.start()
-                await until_stopped(self.app, stop, self._failure)
+                await self._failure.until_stopped(self.app, stop)
             finally:
                 for helper in helpers:
                     helper.cancel()
@@ -101,13 +100,7 @@ class Worker:
     @property
     def failure(self) -> BaseException | None:
         """What it will end of, once it has left; None: of nothing."""
-        if self._failure is not None and self._failure.done():
-            return self._failure.result()
-        return self.app.crash_reason
-
-    def _failed(self, error: BaseException) -> None:
-        if self._failure is not None and not self._failure.done():
-            self._failure.set_result(error)
+        return self._failure.of(self.app)
 
     async def prepare(self, *, rebuild: bool) -> None:
         """See that topics, store and policy fit together, and found the installation if it is new.
@@ -218,7 +211,7 @@ class Worker:
             try:
                 await shard.offer(self.names.topic(batch.topic), batch)
             except Exception as error:
-                self._failed(error)
+                self._failure.tell(error)
                 return
         event.ack()
 
@@ -238,7 +231,7 @@ class Worker:
                 self.shards[key] = self._new_shard(*key)
             claimed = await asyncio.gather(*(self.shards[key].claim() for key in wanted))
         except Exception as error:
-            self._failed(error)
+            self._failure.tell(error)
             return {}
         gc.freeze()  # what was loaded stays
         log.info("claimed %d shards", len(wanted))
@@ -256,7 +249,7 @@ class Worker:
         common: dict[str, Any] = {
             "wall_clock": wall_clock_us,
             "outbox_records_max": settings.outbox_records_max,
-            "failed": self._failed,
+            "failed": self._failure.tell,
             "policy_of": self._policies.of,
             "partitions": self.partitions,
         }
@@ -323,7 +316,7 @@ class Worker:
         try:
             await work
         except Exception as error:
-            self._failed(error)
+            self._failure.tell(error)
 
     async def _watch_reading(self) -> None:
         while True:

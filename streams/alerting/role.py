@@ -25,7 +25,7 @@ from streams.alerting.channels import Channel, variable_of
 from streams.alerting.ledger import READ, AlertShard
 from streams.alerting.news import Facts
 from streams.alerting.texts import BadTemplate, Texts
-from streams.application import new_app, until_stopped
+from streams.application import Failure, new_app
 from streams.log import LogReader
 from streams.partitions import partition_of
 from streams.settings import Settings
@@ -50,7 +50,7 @@ class AlertsRole:
         """Whether another process has the ledger."""
         self.partitions = 0
         self._store = ShardStore(redis, settings.redis_prefix, LedgerName.ALERTS, 0)
-        self._failure: asyncio.Future[BaseException] | None = None
+        self._failure = Failure()
         self._datadir = tempfile.TemporaryDirectory(prefix="resegment-")
         self.app = self._new_app()
 
@@ -61,12 +61,11 @@ class AlertsRole:
             check_alerts(self.settings, self.policy)
             await stack.enter_async_context(self.reader)
             await self.prepare()
-            self._failure = asyncio.get_running_loop().create_future()
             watch = asyncio.create_task(self._watch_reading())
             self.app.finalize()
             try:
                 await self.app.start()
-                await until_stopped(self.app, stop, self._failure)
+                await self._failure.until_stopped(self.app, stop)
             finally:
                 watch.cancel()
                 await asyncio.gather(watch, return_exceptions=True)
@@ -115,7 +114,7 @@ class AlertsRole:
                 try:
                     await self.shard.offer(cast(Topic, place), batch)
                 except Exception as error:
-                    self._failed(error)
+                    self._failure.tell(error)
                     return
             event.ack()
 
@@ -130,7 +129,7 @@ class AlertsRole:
                 self.shard = self._new_shard()
             offsets = await self.shard.claim()
         except Exception as error:
-            self._failed(error)
+            self._failure.tell(error)
             return {}
         log.info("claimed the ledger of alerts")
         return {self._tp(place): offset for place, offset in offsets.items()}
@@ -163,7 +162,7 @@ class AlertsRole:
             facts_of=facts_reader(self.redis, settings.redis_prefix, self.partitions),
             channels=channels,
             wall_clock=wall_clock_us,
-            failed=self._failed,
+            failed=self._failure.tell,
         )
 
     async def bounds(self, partition: int, topics: Sequence[Topic]) -> dict[Topic, LogPosition]:
@@ -182,13 +181,7 @@ class AlertsRole:
     @property
     def failure(self) -> BaseException | None:
         """What it will end of, once it has left; None: of nothing."""
-        if self._failure is not None and self._failure.done():
-            return self._failure.result()
-        return self.app.crash_reason
-
-    def _failed(self, error: BaseException) -> None:
-        if self._failure is not None and not self._failure.done():
-            self._failure.set_result(error)
+        return self._failure.of(self.app)
 
     async def _watch_reading(self) -> None:
         while True:

@@ -204,7 +204,7 @@ async def test_a_port_that_is_taken_is_said(embedded: Embedded, tmp_path: Path) 
 async def test_a_worker_that_has_failed_is_not_healthy(embedded: Embedded) -> None:
     """It ends, and until then says of what."""
     async with watched(embedded) as (_, running, looker):
-        running.worker._failed(ArithmeticError("wrong"))
+        running.worker._failure.tell(ArithmeticError("wrong"))
         assert await looker.get("/healthz") == (503, {"healthy": False, "failure": "ArithmeticError"})
         with pytest.raises(ArithmeticError):
             await running.task
