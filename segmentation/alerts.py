@@ -295,7 +295,7 @@ class Ledger:
     def of_account(self, account_id: str, kind: str) -> list[Alert]:
         """Its open alerts about changes of this kind, in the order of the changes."""
         found = [self.open[id_] for id_ in self._of_account.get(account_id, ())]
-        return sorted((alert for alert in found if alert.kind == kind), key=lambda alert: alert.sequence)
+        return sorted((alert for alert in found if alert.kind == kind), key=lambda alert: (alert.sequence, alert.id))
 
     def next_due(self, now_us: int) -> Alert | None:
         """The alert that has waited longest past its time; None where none has. O(log n)."""

@@ -409,6 +409,19 @@ QUIET = st.sampled_from(
 @settings(max_examples=300, deadline=None)
 @given(steps=STEPS, rules=RULES, calm=CALM, quiet=QUIET, owner=st.sampled_from(["kim", "ada"]))
 @example(
+    steps=[
+        Step(0, "a", "key", "live", False),
+        Step(0, "a", "enterprise", "live", False),
+        Step(59, "a", "commercial", "live", False),
+        Step(1, "a", None, "live", False),
+        Step(0, "a", "key", "live", True),
+    ],
+    rules=[ANY_MOVE, {"name": "desk", "on": "move", "address": "desk@example.com", "direction": ["down"]}],
+    calm={"an_hour_max": 1, "grace_minutes": 1},
+    quiet={},
+    owner="kim",
+)
+@example(
     steps=[Step(0, "a", "key", "live", False), Step(1, "a", "enterprise", "live", True)],
     rules=[ANY_MOVE],
     calm={"an_hour_max": 0, "grace_minutes": 0},
