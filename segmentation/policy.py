@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, date, tzinfo
 from decimal import Decimal
 from difflib import get_close_matches
+from functools import lru_cache
 from importlib.resources import files
 from itertools import pairwise
 from math import isfinite
@@ -858,6 +859,7 @@ class Policy(BaseModel):
         return parse_policy(files("segmentation").joinpath(name).read_text(encoding="utf-8"), name)
 
     @classmethod
+    @lru_cache(maxsize=16)  # shards ask at each claim, for the same few
     def of(cls, canonical: str, rest: str) -> "Policy":
         """The policy with these rules (`canonical`) and with all else as another one's `canonical_rest` has it.
 
