@@ -35,8 +35,9 @@ $(STAMP): requirements/dev.txt requirements/data.txt pyproject.toml
 demo: $(STAMP) ## broker, store and worker in one process tree; the CDNOW log replayed and verified
 	@$(BIN)/resegment demo
 
+# Four at a time, each with a broker and a store of its own: most of them wait more than they work.
 test: $(STAMP) ## all tests that need nothing but .venv
-	$(BIN)/python -m pytest --ignore=tests/kafka $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest --ignore=tests/kafka --numprocesses=4 --dist=worksteal $(PYTEST_FLAGS)
 
 test-kafka: $(STAMP) ## the tests on Apache Kafka and Redis (Java 17, Maven and redis-server needed)
 	RESEGMENT_FORBID_SKIPS=1 $(BIN)/python -m pytest tests/kafka $(PYTEST_FLAGS)
