@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from streams.embedded import Embedded
 from streams.monitoring import Look, Unready, listening
 from streams.server_process import free_port
 from streams.worker_figures import WorkerFigures
-from tests.pipeline import Installation, moment, purchase
+from tests.pipeline import Installation, moment, purchase, until
 from tests.streams.test_monitoring import Looker
 
 PROJECT = Path(__file__).parents[2]
@@ -58,6 +59,12 @@ class AtOnce:
         return Look(look.samples, [*look.unready, Unready("starting", "", "")])
 
 
+async def _all_of(looker: Looker) -> str | None:
+    """What is exported once every figure is: a shard that has just gone back says nothing."""
+    text = await looker.text()
+    return text if all(figure.name in text for figure in WorkerFigures.figures) else None
+
+
 @pytest.fixture
 async def exported(embedded: Embedded) -> dict[str, set[str]]:
     """What a running worker exports: each figure, with the names of its labels."""
@@ -68,7 +75,7 @@ async def exported(embedded: Embedded) -> dict[str, set[str]]:
             await Looker(port).until_ready()
         await installation.send(purchase("acme", "1", moment(0), 100))
         async with listening(str(port), AtOnce(WorkerFigures(running.worker))):
-            text = await Looker(port).text()
+            text = await until(partial(_all_of, Looker(port)), "every figure")
     return {
         sample.name: set(sample.labels) for family in text_string_to_metric_families(text) for sample in family.samples
     }
