@@ -71,6 +71,8 @@ class Crew:
         self.wrongs: list[str] = []
         """Workers that ended although they had no reason to."""
         self._troubles = 0
+        self.troubles_over = 0
+        """So many times a server has been in trouble."""
         self.was_emptied = False
         """The store, by a fault: workers are to stop, and one is to rebuild it."""
 
@@ -126,6 +128,12 @@ class Crew:
             yield
         finally:
             self._troubles -= 1
+            self.troubles_over += 1
+
+    @property
+    def is_troubled(self) -> bool:
+        """Whether a server does not serve."""
+        return self._troubles > 0
 
     async def until_claimed(self) -> None:
         """Return when one has partitions, so that the installation is founded."""
