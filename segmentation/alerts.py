@@ -6,7 +6,7 @@ it down; nothing here sends anything.
 
 An alert waits for its grace. What is undone before it was handed over is dropped, and so is the change that undid it.
 Then it is handed over, as a message of its own or, where the person has had enough for an hour, in the next digest;
-both not in quiet hours.
+both not in quiet hours. Of an account a person is told in the order of the changes: what was told last is what holds.
 """
 
 from collections import defaultdict, deque
@@ -17,7 +17,7 @@ from heapq import heapify, heappop, heappush
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from segmentation.classification import holds
+from segmentation.classification import holds, owner_of
 from segmentation.events import AttributeValue
 from segmentation.policy import MINUTES_A_DAY, AlertRule, CalmTable, Person, Policy, comparable, time_zone
 
@@ -125,6 +125,8 @@ class Alert(NamedTuple):
     """What brought it there, in words."""
     message_id: str = ""
     """Of the message that it is part of."""
+    repeats: bool = False
+    """Whether the same was said of the account on this day already."""
 
     @property
     def reason(self) -> str:
@@ -184,8 +186,8 @@ class AlertRules:
 
     def recipient(self, rule: AlertRule, news: News, attributes: Mapping[str, AttributeValue]) -> Recipient | None:
         """Whom a rule tells; None where it finds nobody. O(1)."""
-        sought = {"owner": attributes.get("owner"), "team": news.team}.get(rule.to or "", rule.to)
-        found = self._people.get(comparable(sought)) if isinstance(sought, str) else None
+        sought = {"owner": owner_of(attributes), "team": news.team}.get(rule.to or "", rule.to)
+        found = self._people.get(comparable(sought)) if sought else None
         if found is not None:
             name, person = found
             return Recipient(
@@ -194,6 +196,18 @@ class AlertRules:
         if rule.address is not None:
             return Recipient(rule.address, rule.channel, rule.address, self.calm.timezone)
         return None
+
+    def recipient_now(self, recipient: Recipient, rule_name: str) -> Recipient:
+        """Who was to be told, as the policy has them now: an address may have been put right. O(rules)."""
+        rule = next((rule for rule in self.rules if rule.name == rule_name), None)
+        found = self._people.get(comparable(recipient.person))
+        if found is not None:
+            name, person = found
+            channel = person.channel or (rule.channel if rule else recipient.channel)
+            return Recipient(name, channel, person.address, person.timezone or self.calm.timezone)
+        if rule is not None and rule.address is not None and recipient.person == recipient.address:
+            return Recipient(rule.address, rule.channel, rule.address, self.calm.timezone)
+        return recipient
 
     def grace_us(self, rule: AlertRule) -> int:
         """How long an alert of this rule waits."""
@@ -263,9 +277,10 @@ class Ledger:
                 self.open[alert.id] = alert
                 self._index(alert)
                 heappush(self._due, (alert.due_us, alert.id))
-                self.told[alert.reason] = max(alert.day, self.told.get(alert.reason, alert.day))
-            elif known is not None and alert.status is Status.DROPPED and self.told.get(alert.reason) == alert.day:
-                del self.told[alert.reason]  # nobody was told after all
+                if not alert.repeats:
+                    self.told[alert.reason] = max(alert.day, self.told.get(alert.reason, alert.day))
+            elif known is not None and alert.status is Status.DROPPED and not alert.repeats:
+                self._untell(alert)
         if decision.seen is not None:
             chain, seen = decision.seen
             self.seen[chain] = seen
@@ -273,6 +288,8 @@ class Ledger:
         if handover is not None and not handover.is_digest:
             instants = self.handed.setdefault(handover.recipient.person, deque())
             instants.append(decision.at_us)
+            while instants[0] <= decision.at_us - HOUR_US:
+                instants.popleft()
 
     def forget(self, now_us: int) -> "Forgotten":
         """Drop what counts no more. Returns what that was. O(what is remembered)."""
@@ -310,11 +327,16 @@ class Ledger:
     def digest_of(self, recipient: Recipient, now_us: int) -> list[Alert]:
         """What waits for this digest, the oldest first."""
         found = [self.open[id_] for id_ in self._digests.get(recipient, ())]
-        return sorted((alert for alert in found if alert.due_us <= now_us), key=lambda alert: (alert.at_us, alert.id))
+        return sorted((alert for alert in found if alert.due_us <= now_us), key=_order)
 
     def handed_since(self, person: str, since_us: int) -> int:
         """How many messages were handed over to a person after this instant."""
         return sum(at_us > since_us for at_us in self.handed.get(person, ()))
+
+    def _untell(self, alert: Alert) -> None:
+        """Nobody was told after all."""
+        if self.told.get(alert.reason) == alert.day:
+            del self.told[alert.reason]
 
     def _index(self, alert: Alert) -> None:
         self._of_account[alert.account_id].add(alert.id)
@@ -324,6 +346,10 @@ class Ledger:
     def _unindex(self, alert: Alert) -> None:
         _discard(self._of_account, alert.account_id, alert.id)
         _discard(self._digests, alert.recipient, alert.id)
+
+
+def _order(alert: Alert) -> tuple[int, int, str]:
+    return alert.at_us, alert.sequence, alert.id
 
 
 def _discard(index: dict[K, set[str]], key: K, id_: str) -> None:
@@ -345,8 +371,7 @@ def take(
         return []
     decisions: list[Decision] = []
     seen = news.chain, Seen(news.sequence, news.at_us // DAY_US)
-    undone = _undone(ledger, news)
-    spared = {_to(alert.recipient) for alert in undone}
+    undone, spared = _undone(ledger, news)
     if undone:
         by = f"undone by {news.kind} {news.sequence}"
         dropped = tuple(alert._replace(status=Status.DROPPED, why=by) for alert in undone)
@@ -358,27 +383,67 @@ def take(
         if not all(holds(condition, attributes) for condition in rule.where):
             continue
         alert = alert_for(rules, rule, news, attributes)
-        status, why = alert.status, alert.why
         to = _to(alert.recipient)
+        dropped_as = None
         if not alert.recipient.address:
-            status, why = Status.DROPPED, f"nobody to tell: {rule.to} is not in [people], and the rule has no address"
+            dropped_as = f"nobody to tell: {rule.to} is not in [people], and the rule has no address"
         elif to in spared:
-            status, why = Status.DROPPED, f"undoes {news.kind} {undone[0].sequence}, of which nobody was told"
+            dropped_as = f"undoes {news.kind} {spared[to]}, of which nobody was told"
         elif to in reached:
-            status, why = Status.DROPPED, f"told by the rule {reached[to]}"
-        elif ledger.told.get(alert.reason, -1) >= alert.day:
-            status, why = Status.DROPPED, "said of this account today"
+            dropped_as = f"told by the rule {reached[to]}"
+        if dropped_as is not None:
+            alert = alert._replace(status=Status.DROPPED, why=dropped_as)
         else:
             reached[to] = rule.name
-        decisions.append(Decision(now_us, (alert._replace(status=status, why=why),), seen=seen))
+            if ledger.told.get(alert.reason, -1) >= alert.day:
+                alert = _for_another_day(rules.calm, alert)
+        decisions.append(Decision(now_us, (alert,), seen=seen))
     return decisions
 
 
-def _undone(ledger: Ledger, news: News) -> list[Alert]:
-    """The open alerts about changes since the account was what it is again."""
+def _for_another_day(calm: CalmTable, alert: Alert) -> Alert:
+    """The same was said today, and what came between was said, too: if it still holds next day, it is said again."""
+    due_us = alert.at_us
+    while local_day(due_us, alert.recipient.timezone) <= alert.day:
+        due_us = next_at(calm.digest_at, due_us, alert.recipient.timezone)
+    why = "said of this account today: merged into the next day's digest"
+    return alert._replace(status=Status.DIGEST, due_us=due_us, why=why, repeats=True)
+
+
+def _undone(ledger: Ledger, news: News) -> tuple[list[Alert], dict[tuple[str, str], int]]:
+    """The open alerts about changes since the account was what it is again, or less than it is now.
+
+    And who has heard of none of these, so that there is nothing to tell them now, with the first of the changes.
+    """
     waiting = [alert for alert in ledger.of_account(news.account_id, news.kind) if alert.sequence < news.sequence]
-    first = next((alert.sequence for alert in waiting if alert.before == news.after), None)
-    return [] if first is None else [alert for alert in waiting if alert.sequence >= first]
+    undone: list[Alert] = []
+    spared: dict[tuple[str, str], int] = {}
+    for to in dict.fromkeys(_to(alert.recipient) for alert in waiting):
+        chain = [alert for alert in waiting if _to(alert.recipient) == to]
+        first = next((alert.sequence for alert in chain if alert.before == news.after), None)
+        if first is not None:
+            spared[to] = first
+        else:
+            first = next((alert.sequence for alert in chain if _is_beyond(alert.before, alert.after, news.after)), None)
+        if first is not None:
+            undone += [alert for alert in chain if alert.sequence >= first]
+    return undone, spared
+
+
+def _is_beyond(before: str, after: str, now: str) -> bool:
+    """Whether a move to another tier, or a change of risk, is more than undone."""
+    places, names = zip(*(state.rpartition("/")[::2] for state in (before, after, now)), strict=True)
+    if len(set(places)) > 1:
+        return False  # tiers of one population say nothing of another's
+    for order in _ORDERS:
+        if all(name in order for name in names):
+            was, became, is_ = map(order.index, names)
+            return became < was < is_ or became > was > is_
+    return False
+
+
+_ORDERS = (("commercial", "enterprise", "key"), ("low", "watch", "high"))
+"""Tiers, and levels of risk."""
 
 
 def _to(recipient: Recipient) -> tuple[str, str]:
@@ -424,20 +489,42 @@ def _release(calm: CalmTable, ledger: Ledger, alert: Alert, now_us: int) -> Deci
         status = Status.DIGEST if alert.status is Status.DIGEST else Status.QUIET
         held = alert._replace(due_us=quiet_until_us, status=status, why="quiet hours")
         return Decision(now_us, (held,))
+    if (older := _still_in_grace(ledger, alert, now_us)) is not None:
+        why = f"after {older.kind} {older.sequence}, which may still be undone"
+        return Decision(now_us, (alert._replace(due_us=older.due_us, why=why),))
     if alert.status is Status.DIGEST:
-        return _handed_over(now_us, ledger.digest_of(recipient, now_us), is_digest=True)
+        due = [found for found in ledger.digest_of(recipient, now_us) if not _still_in_grace(ledger, found, now_us)]
+        all_due = {found.id: found for last in due for found in (*_before(ledger, last), last)}
+        return _handed_over(now_us, sorted(all_due.values(), key=_order), is_digest=True)
     if ledger.handed_since(recipient.person, now_us - HOUR_US) >= calm.an_hour_max:
         due_us = next_at(calm.digest_at, now_us, recipient.timezone)
         why = f"merged into a digest: {calm.an_hour_max} messages to {recipient.person} within an hour"
         return Decision(now_us, (alert._replace(due_us=due_us, status=Status.DIGEST, why=why),))
-    return _handed_over(now_us, [alert], is_digest=False)
+    return _handed_over(now_us, [*_before(ledger, alert), alert], is_digest=False)
+
+
+def _before(ledger: Ledger, alert: Alert) -> list[Alert]:
+    """The open alerts about earlier changes of the same kind of its account, to the same recipient."""
+    return [
+        other
+        for other in ledger.of_account(alert.account_id, alert.kind)
+        if other.sequence < alert.sequence and _to(other.recipient) == _to(alert.recipient)
+    ]
+
+
+def _still_in_grace(ledger: Ledger, alert: Alert, now_us: int) -> Alert | None:
+    """The first of those before an alert that may be undone and never said; one of a digest is said with it."""
+    waiting = (other for other in _before(ledger, alert) if other.status is not Status.DIGEST)
+    return next((other for other in waiting if other.due_us > now_us), None)
 
 
 def _handed_over(now_us: int, alerts: Sequence[Alert], *, is_digest: bool) -> Decision:
-    first = alerts[0]
-    id_ = f"digest/{first.recipient.person}/{first.id}" if is_digest else first.id
+    last = alerts[-1]
+    id_ = f"digest/{last.recipient.person}/{alerts[0].id}" if is_digest else last.id
     why = f"in a digest of {len(alerts)}" if is_digest else "in a message of its own"
-    handover = Handover(id_, first.recipient, tuple(alert.id for alert in alerts), is_digest)
+    if not is_digest and len(alerts) > 1:
+        why = f"in one message of {len(alerts)} changes"
+    handover = Handover(id_, last.recipient, tuple(alert.id for alert in alerts), is_digest)
     return Decision(
         now_us,
         tuple(alert._replace(status=Status.HANDED_OVER, why=why, message_id=id_) for alert in alerts),
@@ -497,5 +584,5 @@ def alert_document(alert: Alert) -> dict[str, Any]:
 
 def alert_of(document: Mapping[str, Any]) -> Alert:
     """What alert_document made; other fields count nothing."""
-    fields = {name: document[name] for name in Alert._fields}
+    fields = {name: document[name] for name in Alert._fields if name in document}
     return Alert(**fields | {"recipient": Recipient(**document["recipient"]), "status": Status(document["status"])})

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, cast
 from jiter import from_json
 
 from segmentation.alerts import (
+    HOUR_US,
     LIVE,
     MINUTE_US,
     Alert,
@@ -31,6 +32,7 @@ from segmentation.alerts import (
     Status,
     alert_document,
     alert_of,
+    end_of_quiet,
     release,
     take,
 )
@@ -59,7 +61,12 @@ COMMIT_AT_LEAST_US = MINUTE_US
 LOOK_SECONDS = 1.0
 """How often it is looked whether somebody wants a message to be tried again."""
 CONFIRM_AGAIN_SECONDS = 0.2
+RETRY, DISCARD = b"retry", b"discard"
+"""What may be wanted of a message that was given up."""
 RETRY_SECONDS_MAX = 900.0
+GIVE_UP_US = 24 * HOUR_US
+"""After a day without success a message is given up, however often it was its turn: a channel that takes long to fail
+has few turns for many messages."""
 CLOSE_SECONDS = 5.0
 """How long whoever takes the ledger away waits for messages that are just being sent."""
 
@@ -89,6 +96,8 @@ class Message(NamedTuple):
     """Of the last attempt."""
     next_us: int = 0
     """When it is tried again, by the wall clock."""
+    failed_us: int = 0
+    """When it failed first, by the wall clock; 0: not yet."""
 
     def document(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -97,7 +106,7 @@ class Message(NamedTuple):
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> "Message":
         """What `document` made."""
-        fields = {name: document[name] for name in cls._fields}
+        fields = {name: document[name] for name in cls._fields if name in document}
         alerts = tuple((id_, rule, account) for id_, rule, account in document["alerts"])
         return cls(**fields | {"recipient": Recipient(**document["recipient"]), "alerts": alerts})
 
@@ -151,7 +160,7 @@ class AlertShard(Shard):
         policy: Policy,
         partitions: int,
         facts_of: FactsOf,
-        channels: Mapping[str, Channel],
+        channel_of: Callable[[str], Channel],
         wall_clock: WallClock,
         failed: Callable[[BaseException], None],
     ) -> None:
@@ -174,10 +183,12 @@ class AlertShard(Shard):
         self._rules = AlertRules.of(policy)
         self._texts = Texts(policy)
         self._facts_of = facts_of
-        self._channels = channels
+        self._channel_of = channel_of
         self._outcomes: dict[str, str | None] = {}
         """Of messages that were sent, until that is written down: also while the store is away."""
-        self._deliveries: list[asyncio.Task[None]] = []
+        self._deliveries: dict[str, asyncio.Task[None]] = {}
+        """By channel. One that the policy no longer has is tried for what waits for it, and that is given up."""
+        self._looking: asyncio.Task[None] | None = None
         self._is_closing = False
         self._has_room = asyncio.Event()
         self._has_messages = asyncio.Condition()
@@ -206,7 +217,11 @@ class AlertShard(Shard):
         self._ticked = {place: self.progress[place] for place in self._tick_places}
         self._committed_us = self.clock_us
         self._note_room()
-        self._start_deliveries()
+        self._is_closing = False
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._watched(self._look()))
+        for message in self.messages.values():
+            self._serve(message.recipient.channel)
 
     def _new_commit(self) -> Commit:
         state = {"clock_us": self.clock_us, "number": self._number, "skipped": self._skipped}
@@ -238,6 +253,11 @@ class AlertShard(Shard):
         """The same for what time alone decides."""
         await super().pace()
         await self._has_room.wait()
+
+    async def watch_reading(self) -> None:
+        """As a shard does, but nobody stands still who waits for the channels."""
+        if self._has_room.is_set():
+            await super().watch_reading()
 
     async def take(self, topic: Topic, records: Sequence[Record], end: int) -> None:
         """Take changes, or ticks, of one partition in."""
@@ -315,6 +335,7 @@ class AlertShard(Shard):
         if handover is not None:
             message = self._message(handover, decision)
             self.messages[message.id] = message
+            self._serve(message.recipient.channel)
             commit.set("messages", message.id, json_bytes(message.document()))
             person = handover.recipient.person
             if person in self.ledger.handed:
@@ -333,7 +354,8 @@ class AlertShard(Shard):
 
     def _message(self, handover: Handover, decision: Decision) -> Message:
         parts = [(alert, *self._details[alert.id]) for alert in decision.alerts]
-        text = self._texts.digest(parts) if handover.is_digest else self._texts.one(*parts[0])
+        several = handover.is_digest or len(parts) > 1
+        text = self._texts.digest(parts) if several else self._texts.one(*parts[0])
         return Message(
             handover.id,
             message_id(self._settings.redis_prefix, handover.id),
@@ -386,27 +408,34 @@ class AlertShard(Shard):
             commit.delete("decisions", f"{self._number - DECISIONS_MAX:012}")
 
     async def _take_requests(self, commit: Commit) -> bool:
-        """Messages that were given up and that somebody wants to be tried again."""
+        """Messages that were given up and that somebody wants to be tried again, or to be forgotten."""
         if not await self.store.count("requests"):
             return False
-        ids = [id_ async for id_, _ in self.store.scan("requests")]
-        for id_, value in zip(ids, await self.store.load("undelivered", ids), strict=True):
+        requests = {id_: value async for id_, value in self.store.scan("requests")}
+        for id_, value in zip(requests, await self.store.load("undelivered", [*requests]), strict=True):
             commit.delete("requests", id_)
-            if value is not None:
-                message = Message.of(from_json(value))._replace(attempts=0, next_us=0)
-                self.messages[id_] = message
-                commit.set("messages", id_, json_bytes(message.document()))
-                commit.delete("undelivered", id_)
-                self._log_message(commit, message, Status.HANDED_OVER, "tried again, as somebody wants it")
+            if value is None:
+                continue
+            commit.delete("undelivered", id_)
+            message = Message.of(from_json(value))
+            if requests[id_] == DISCARD:
+                self._log_message(commit, message, Status.DROPPED, "discarded, as somebody wants it")
+                continue
+            recipient = self._rules.recipient_now(message.recipient, message.alerts[0][1])
+            message = message._replace(recipient=recipient, attempts=0, next_us=0, failed_us=0)
+            self.messages[id_] = message
+            self._serve(recipient.channel)
+            commit.set("messages", id_, json_bytes(message.document()))
+            self._log_message(commit, message, Status.HANDED_OVER, "tried again, as somebody wants it")
         return True
 
     # -- delivering --------------------------------------------------------------------------------------------------
 
-    def _start_deliveries(self) -> None:
-        if not self._deliveries:
-            self._is_closing = False
-            works = [self._deliver_by(channel) for channel in self._channels.values()]
-            self._deliveries = [asyncio.create_task(self._watched(work)) for work in [*works, self._look()]]
+    def _serve(self, channel: str) -> None:
+        """Deliver what there is for a channel from now on."""
+        if channel not in self._deliveries and not self._is_closing:
+            work = self._deliver_by(self._channel_of(channel))
+            self._deliveries[channel] = asyncio.create_task(self._watched(work))
 
     async def _look(self) -> None:
         while True:
@@ -441,7 +470,11 @@ class AlertShard(Shard):
             for message in self.messages.values()
             if message.recipient.channel == channel and message.next_us <= now_us
         ]
-        return min(ready, key=lambda message: (message.next_us, message.handed_over_us), default=None)
+        zones = {message.recipient.timezone for message in ready}
+        quiet = {zone for zone in zones if end_of_quiet(self._rules.calm, now_us, zone) is not None}
+        ready = [message for message in ready if message.recipient.timezone not in quiet]
+        # a new one does not go before one that has waited for its next turn longer
+        return min(ready, key=lambda message: max(message.next_us, message.handed_over_us), default=None)
 
     def _wait_seconds(self, channel: str) -> float:
         """Until the next message may be due."""
@@ -479,17 +512,17 @@ class AlertShard(Shard):
             self._drop(commit, message)
             self._log_message(commit, message, Status.SENT, f"taken by {channel}")
         else:
-            attempts = message.attempts + 1
-            message = message._replace(attempts=attempts, error=error)
+            attempts, now_us = message.attempts + 1, self.wall_clock()
+            message = message._replace(attempts=attempts, error=error, failed_us=message.failed_us or now_us)
             log.warning("%s did not take message %s, attempt %d: %s", channel, message.message_id, attempts, error)
-            if attempts >= settings.alerts_attempts_max:
+            if attempts >= settings.alerts_attempts_max or now_us - message.failed_us >= GIVE_UP_US:
                 self._drop(commit, message)
                 commit.set("undelivered", message.id, json_bytes(message.document()))
                 self._log_message(commit, message, Status.UNDELIVERED, f"given up after {attempts} attempts: {error}")
             else:
                 seconds = min(RETRY_SECONDS_MAX, settings.alerts_retry_seconds * 2.0 ** min(attempts - 1, 30))
                 wait_us = round(seconds * random.uniform(0.5, 1.0) * 1e6)
-                message = message._replace(next_us=self.wall_clock() + wait_us)
+                message = message._replace(next_us=now_us + wait_us)
                 self.messages[message.id] = message
                 commit.set("messages", message.id, json_bytes(message.document()))
         await self._write(commit)
@@ -504,14 +537,14 @@ class AlertShard(Shard):
         self._is_closing = True
         async with self._has_messages:
             self._has_messages.notify_all()
-        deliveries, self._deliveries = self._deliveries, []
-        *channels, look = deliveries or [asyncio.create_task(asyncio.sleep(0))]
-        look.cancel()
-        if channels:
-            await asyncio.wait(channels, timeout=max(drain_seconds, CLOSE_SECONDS))
-        for task in channels:
+        deliveries, self._deliveries = [*self._deliveries.values()], {}
+        if deliveries:
+            await asyncio.wait(deliveries, timeout=max(drain_seconds, CLOSE_SECONDS))
+        tasks = [*deliveries, *([self._looking] if self._looking else [])]
+        self._looking = None
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(look, *channels, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._has_room.set()
         await super().close(drain_seconds=drain_seconds)
 

@@ -149,10 +149,10 @@ class AlertsRole:
 
     def _new_shard(self) -> AlertShard:
         settings = self.settings
-        channels = {
-            name: Channel(name, settings.alerts_url.get(name), timeout_seconds=settings.alerts_send_seconds)
-            for name in channels_of(self.policy)
-        }
+
+        def channel_of(name: str) -> Channel:
+            return Channel(name, settings.alerts_url.get(name), timeout_seconds=settings.alerts_send_seconds)
+
         return AlertShard(
             self._store,
             self,
@@ -160,7 +160,7 @@ class AlertsRole:
             policy=self.policy,
             partitions=self.partitions,
             facts_of=facts_reader(self.redis, settings.redis_prefix, self.partitions),
-            channels=channels,
+            channel_of=channel_of,
             wall_clock=wall_clock_us,
             failed=self._failure.tell,
         )

@@ -19,6 +19,8 @@ from apprise import NotifyFormat
 MESSAGE_ID_HEADER = "Idempotency-Key"
 """Of channels that speak HTTP and take headers: json, form and xml. A mail has it as its Message-ID."""
 ERROR_CHARACTERS_MAX = 300
+ROOM = 0.9
+"""Of what a channel takes: what it puts around a text, or escapes in it, counts too."""
 
 
 class _Said(logging.Handler):
@@ -51,12 +53,22 @@ def deliver(message_id: str, url: str, subject: str, body: str) -> str | None:
         headers = getattr(channel, "headers", None)
         if isinstance(headers, dict) and not url.startswith("mail"):
             headers[MESSAGE_ID_HEADER] = message_id
-        ok = channel.notify(title=subject, body=body, body_format=NotifyFormat.TEXT)
+        fitting = shortened(body, channel.body_maxlen - len(subject))
+        ok = channel.notify(title=subject, body=fitting, body_format=NotifyFormat.TEXT)
         return None if ok else " / ".join(said.lines) or "the channel refused it, and does not say why"
     except Exception as error:  # of a hundred libraries
         return f"{type(error).__name__}: {error}"
     finally:
         logger.removeHandler(said)
+
+
+def shortened(body: str, characters_max: int) -> str:
+    """As much of it as the channel takes, with the last line, which has the id: else it would refuse all of it."""
+    if len(body) <= characters_max * ROOM:
+        return body
+    _, mark, end = body.rpartition("\n\n")
+    end = f"\n[...]{mark}{end}"
+    return body[: max(0, int(characters_max * ROOM) - len(end))] + end
 
 
 def main() -> None:

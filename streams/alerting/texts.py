@@ -116,8 +116,8 @@ class Texts:
             parts.append("\n".join(lines))
         if len(alerts) > len(shown):
             parts.append(f"and {len(alerts) - len(shown):,} more: `resegment alerts log` has all of them")
-        count = len(alerts)
-        subject = f"{count:,} accounts changed" if count > 1 else "1 account changed"
+        count = len({alert.account_id for alert, _, _ in alerts})
+        subject = f"{count:,} accounts changed" if count > 1 else self.one(*alerts[-1]).subject
         return Text(subject, _lines("\n\n".join(parts)))
 
     def _context(self, alert: Alert, change: Mapping[str, Any], facts: Facts) -> dict[str, Any]:

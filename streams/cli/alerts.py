@@ -15,7 +15,7 @@ from state.keys import LedgerName
 from state.shard_store import ShardStore
 from streams.alerting.channels import Channel, Outgoing, variable_of
 from streams.alerting.figures import AlertsFigures
-from streams.alerting.ledger import Message, message_id
+from streams.alerting.ledger import DISCARD, RETRY, Message, message_id
 from streams.alerting.news import Facts, read_change
 from streams.alerting.reading import read_log, read_messages
 from streams.alerting.role import AlertsRole, facts_reader
@@ -183,20 +183,24 @@ async def run_alerts_log(*, account: str | None, rule: str | None, limit: int, a
         err.print("nobody is told of: " + ", ".join(f"{count:,} {mode}" for mode, count in sorted(skipped.items())))
 
 
-async def run_alerts_undelivered(*, retry: bool, as_json: bool) -> None:
-    """List the messages that were given up, or ask the role to try them again."""
+async def run_alerts_undelivered(*, retry: bool, discard: bool, as_json: bool) -> None:
+    """List the messages that were given up, or ask the role to try them again, or to forget them."""
+    if retry and discard:
+        raise CommandFailed("--retry and --discard: one of them")
     settings = read_settings()
     async with store(settings) as redis:
         ledger = await _ledger(redis, settings)
         messages = await read_messages(ledger, "undelivered")
         waiting = await ledger.count("messages")
-        if retry and messages:
-            await redis.hset(ledger.keys.requests, mapping={message.id: "retry" for message in messages})
-    if retry:
+        if (retry or discard) and messages:
+            wanted = RETRY if retry else DISCARD
+            await redis.hset(ledger.keys.requests, mapping={message.id: wanted for message in messages})
+    if retry or discard:
         if as_json:
-            print_json({"retried": len(messages)})
+            print_json({"retried" if retry else "discarded": len(messages)})
         else:
-            out.print(f"{len(messages):,} will be tried again, by the running `resegment alerts` or the next one")
+            what = "tried again" if retry else "discarded"
+            out.print(f"{len(messages):,} will be {what}, by the running `resegment alerts` or the next one")
         return
     for message in messages:
         if as_json:

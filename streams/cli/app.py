@@ -604,14 +604,17 @@ def alerts_log(
 
 @alerts.command("undelivered")
 def alerts_undelivered(
-    retry: Annotated[bool, typer.Option("--retry", help="Let all of them be tried again.")] = False,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Let all of them be tried again, at the addresses that the policy has now.")
+    ] = False,
+    discard: Annotated[bool, typer.Option("--discard", help="Let all of them be forgotten; the log says so.")] = False,
     json: JsonOption = False,
 ) -> None:
     """List the messages that no channel took, and why; or have them tried again once that is mended."""
     from streams.cli.alerts import run_alerts_undelivered
     from streams.cli.running import run
 
-    run(run_alerts_undelivered(retry=retry, as_json=json))
+    run(run_alerts_undelivered(retry=retry, discard=discard, as_json=json))
 
 
 @app.command("dead-letters")

@@ -158,8 +158,8 @@ def test_the_way_back_is_told_to_whom_the_move_was_told() -> None:
 
 
 def test_the_same_is_said_of_an_account_once_a_day() -> None:
-    """A day of the person's own: it is tomorrow in Tokyo."""
-    for owner, hours, status in [("kim", 2, Status.DROPPED), ("ada", 4, Status.WAITING), ("kim", 13, Status.WAITING)]:
+    """A day of the person's own: it is tomorrow in Tokyo. What comes back to it is said next day, if it still holds."""
+    for owner, hours, status in [("kim", 2, Status.DIGEST), ("ada", 4, Status.WAITING), ("kim", 13, Status.WAITING)]:
         desk = Desk(rules_of(ANY_MOVE), owner)
         desk.take(move("key", "enterprise"))
         desk.release(NOON_US + HOUR_US)
@@ -167,6 +167,82 @@ def test_the_same_is_said_of_an_account_once_a_day() -> None:
         desk.release(NOON_US + 2 * HOUR_US)
         again = desk.take(move("key", "enterprise", sequence=3, at_us=NOON_US + hours * HOUR_US))
         assert statuses(again) == [status], (owner, hours)
+        if status is Status.DIGEST:
+            assert desk.release(NOON_US + 19 * HOUR_US) == []
+            assert statuses(desk.release(NOON_US + 20 * HOUR_US)) == [Status.HANDED_OVER]
+
+
+def test_what_is_said_next_day_is_said_with_what_comes_before_that() -> None:
+    """In one message: what is told last is what holds. And what was undone by then is not said at all."""
+    for after, expected in [("commercial", [3, 4]), ("key", [])]:
+        desk = Desk(rules_of(ANY_MOVE, grace_minutes=0))
+        for sequence, (before, current) in enumerate([("key", "enterprise"), ("enterprise", "key")], 1):
+            desk.take(move(before, current, sequence=sequence, at_us=NOON_US + sequence * HOUR_US))
+            desk.release(NOON_US + sequence * HOUR_US)
+        desk.take(move("key", "enterprise", sequence=3, at_us=NOON_US + 3 * HOUR_US))
+        desk.take(move("enterprise", after, sequence=4, at_us=NOON_US + 4 * HOUR_US))
+        told = desk.release(NOON_US + 4 * HOUR_US)
+        assert [alert.sequence for alert in told] == expected
+        assert desk.release(NOON_US + 48 * HOUR_US) == []
+
+
+def test_nobody_is_spared_the_way_back_from_what_they_were_told() -> None:
+    """Though an earlier move waits for a digest, or for the longer grace of another rule, or somebody else's does."""
+    slow = {"name": "slow", "on": "move", "to": "owner", "from": ["key"], "grace_minutes": 600}
+    desk_too = {"name": "desk", "on": "move", "address": "desk@example.com", "from": ["key"], "grace_minutes": 600}
+    for rules, calm in (
+        ([ANY_MOVE], {"an_hour_max": 1, "grace_minutes": 0}),
+        ([slow, ANY_MOVE], {"grace_minutes": 0}),
+        ([desk_too, ANY_MOVE], {"grace_minutes": 0}),
+    ):
+        desk = Desk(rules_of(*rules, **calm))
+        desk.take(move("key", "enterprise", account="other"))
+        desk.release(NOON_US)
+        steps = ["key", "enterprise", "commercial", "key"]
+        for sequence, (before, current) in enumerate(pairwise(steps), 1):
+            at_us = NOON_US + MINUTE_US + 2 * (sequence - 1) * HOUR_US
+            desk.take(move(before, current, sequence=sequence, at_us=at_us))
+            desk.release(at_us)
+        desk.release(NOON_US + 48 * HOUR_US)
+        told = [alert for alert in desk.latest.values() if alert.account_id == "acme" and alert.message_id]
+        to_owner = [alert.after for alert in told if alert.recipient.person == "kim"]
+        assert not to_owner or to_owner[-1] == "all/key"
+
+
+def test_what_is_more_than_undone_is_not_sent() -> None:
+    """Two tiers down and up again, where the rule is for the second alone; and a risk that is gone altogether."""
+    desk = Desk(rules_of({"name": "lost", "on": "move", "to": "owner", "into": ["commercial"]}))
+    for sequence, (before, current) in enumerate(
+        [("key", "enterprise"), ("enterprise", "commercial"), ("commercial", "key")], 1
+    ):
+        desk.take(move(before, current, sequence=sequence, at_us=NOON_US + sequence * MINUTE_US))
+    assert desk.release(NOON_US + HOUR_US) == []
+    assert desk.latest["lost/acme/move-2"].why == "undone by move 3"
+    desk = Desk(rules_of({"name": "stake", "on": "risk", "to": "owner", "level": ["high"]}))
+    risk = move("key", "key")._replace(kind="risk")
+    desk.take(risk._replace(before="watch", after="high", previous="watch", current="high"))
+    desk.take(risk._replace(sequence=2, before="high", after="low", previous="high", current="low"))
+    assert desk.release(NOON_US + HOUR_US) == []
+    assert desk.latest["stake/acme/risk-1"].status is Status.DROPPED
+
+
+def test_only_the_last_hour_of_a_person_is_remembered() -> None:
+    """However long somebody is told twice an hour."""
+    desk = Desk(rules_of(ANY_MOVE, grace_minutes=0))
+    for number in range(200):
+        at_us = NOON_US + number * 30 * MINUTE_US
+        desk.take(move("key", "enterprise", account=f"a{number}", at_us=at_us))
+        assert statuses(desk.release(at_us)) == [Status.HANDED_OVER]
+        assert len(desk.ledger.handed["kim"]) <= 2
+
+
+def test_an_owner_may_be_a_number() -> None:
+    """As signups may say it."""
+    people = {"1042": {"address": "kim@example.com"}}
+    desk = Desk(AlertRules.of(Policy.default().with_changes(people=people, alerts=[ANY_MOVE])))
+    desk.attributes["owner"] = 1042
+    (alert,) = desk.take(move("key", "enterprise"))
+    assert (alert.status, alert.recipient.address) == (Status.WAITING, "kim@example.com")
 
 
 def test_what_is_too_much_for_an_hour_is_in_the_digest() -> None:
@@ -466,6 +542,7 @@ def test_whatever_happens(
     assert desk.decisions == never_restarted.decisions
     _check_ends(desk, moves)
     _check_calm(desk, moves)
+    _check_order(desk, moves)
 
 
 def _check_ends(desk: Desk, moves: Sequence[News]) -> None:
@@ -503,7 +580,7 @@ def _check_calm(desk: Desk, moves: Sequence[News]) -> None:
     for instants in alone.values():
         for place, at_us in enumerate(instants[calm.an_hour_max :], calm.an_hour_max):
             assert at_us - instants[place - calm.an_hour_max] >= HOUR_US, "too many for an hour"
-    said = Counter((latest[id_].reason, latest[id_].day) for id_ in handed_at)
+    said = Counter((latest[id_].reason, latest[id_].day) for id_ in handed_at if not latest[id_].repeats)
     assert all(count == 1 for count in said.values()), "said twice on a day"
     by_account: dict[str, list[News]] = defaultdict(list)
     for news in moves:
@@ -516,3 +593,21 @@ def _check_calm(desk: Desk, moves: Sequence[News]) -> None:
                 alert = latest.get(f"{rule.name}/{first.account_id}/move-{first.sequence}")
                 if alert is not None and second.at_us < alert.at_us + desk.rules.grace_us(rule):
                     assert alert.id not in handed_at, "undone within its grace, and sent"
+
+
+def _check_order(desk: Desk, moves: Sequence[News]) -> None:
+    """Of an account everybody is told in order; and who is told of each move was told last what holds in the end."""
+    last: dict[tuple[str, str], Alert] = {}
+    for decision in desk.decisions:
+        for id_ in decision.handover.alerts if decision.handover else ():
+            alert = desk.latest[id_]
+            of = alert.account_id, alert.recipient.address
+            assert of not in last or last[of].sequence < alert.sequence, "an older move after a newer one"
+            last[of] = alert
+    owner = (
+        next(alert.recipient.address for alert in desk.latest.values() if alert.rule == "any") if desk.latest else ""
+    )
+    for account in {news.account_id for news in moves if news.mode == "live"}:
+        own = [news for news in moves if news.account_id == account]
+        if all(news.mode == "live" for news in own) and (account, owner) in last:
+            assert last[account, owner].after == own[-1].after, "told something that holds no more"

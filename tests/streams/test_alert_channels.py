@@ -44,6 +44,16 @@ async def test_a_request_has_the_id_in_a_header(hook: Webhook) -> None:
     assert (message.id, message.to, message.subject) == ("a" * 32, "%23key%20accounts", "It moved")
 
 
+async def test_what_is_longer_than_a_channel_takes_is_cut_before_its_id(hook: Webhook) -> None:
+    """Else it would be refused each time."""
+    body = "x" * 60_000 + "\n\n-- \nresegment " + "a" * 32
+    async with channel(hook.url) as chat:
+        assert await chat.send(MESSAGE._replace(body=body)) is None
+    [message] = hook.messages
+    assert 20_000 < len(message.body) < 32_768
+    assert message.body.endswith("x\n[...]\n\n-- \nresegment " + "a" * 32)
+
+
 @pytest.mark.parametrize("answer", ["550 no such user", "451 try later", "421 going down"])
 async def test_a_mail_that_is_refused(box: Mailbox, answer: str) -> None:
     """Says so, and the next one is sent as if nothing had been."""

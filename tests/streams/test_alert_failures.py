@@ -12,7 +12,7 @@ import pytest
 
 from streams.alerting.ledger import AlertShard
 from streams.topics import Topic
-from tests.alerting import Alerts, World, change, count_is, now, policy_of
+from tests.alerting import ALERTS, Alerts, World, change, count_is, now, policy_of
 from tests.pipeline import CommandProcess, Sent, until
 
 FAST = {"RESEGMENT_ALERTS_RETRY_SECONDS": "0.05"}
@@ -172,6 +172,55 @@ async def test_what_is_not_live_is_nobodys_but_counted(world: World) -> None:
     claim = await world.store.peek()
     assert claim is not None
     assert claim.state["skipped"] == {"silent": 1, "backfill": 1, "replay": 1, "unreadable": 1}
+
+
+async def test_what_a_channel_that_is_gone_was_to_deliver_is_given_up_and_then_goes_elsewhere(
+    world: World,
+) -> None:
+    """Nothing waits for ever without a word; and what is tried again is sent to the address that was put right."""
+    world.hook.status = 500
+    await world.sign_up("acme")
+    async with world.alerts(alerts_attempts_max=1_000) as running:
+        await world.buy("acme")
+        await world.received(1)
+        await until(_first_failed(world), "an attempt")
+    urls = {"mail": world.settings.alerts_url["mail"]}
+    async with world.alerts(policy_of(MAIL_ONLY), alerts_url=urls, alerts_attempts_max=1) as running:
+        await until(_nothing_waits(running), "given up")
+    assert (await world.log())[-1]["status"] == "undelivered"
+    assert "RESEGMENT_ALERTS_URL_CHAT is not set" in (await world.log())[-1]["why"]
+    world.hook.status = 200
+    async with world.alerts(policy_of(ALERTS.replace('"room"', '"hall"'))) as running:
+        [id_] = [id_ async for id_, _ in world.store.scan("undelivered")]
+        await world.installation.redis.hset(world.store.keys.requests, id_, "retry")
+        await until(count_is(world.hook, 1), "it arrives")
+        await until(_nothing_waits(running), "confirmed")
+    assert world.hook.messages[0].to == "hall"
+
+
+def _first_failed(world: World) -> Any:
+    async def failed() -> bool:
+        return world.hook.attempts > 0
+
+    return failed
+
+
+async def test_nothing_is_sent_in_quiet_hours(world: World) -> None:
+    """Neither what failed before they began: its next turn is when they are over."""
+    world.hook.status = 500
+    await world.sign_up("acme")
+    async with world.alerts(alerts_attempts_max=1_000):
+        await world.buy("acme")
+        await world.received(1)
+        await until(_first_failed(world), "an attempt")
+    world.hook.status = 200
+    begin, end = (f"{now() + timedelta(hours=hours):%H:%M}" for hours in (-2, 2))
+    quiet = ALERTS.replace("[calm]", f'[calm]\nquiet_from = "{begin}"\nquiet_until = "{end}"')
+    async with world.alerts(policy_of(quiet)) as running:
+        await asyncio.sleep(2.5)
+        assert len(shard_of(running).messages) == 1 and not world.hook.messages
+    async with world.alerts():
+        await until(count_is(world.hook, 1), "it arrives")
 
 
 @pytest.mark.parametrize("when", ["taken", "any time"])

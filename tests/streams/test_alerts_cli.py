@@ -101,9 +101,18 @@ async def test_what_was_given_up_is_listed_and_tried_again(world: World, tmp_pat
         retried = await command(values, "alerts", "undelivered", "--retry")
         assert retried.out.startswith("1 will be tried again")
         await until_status(world, "sent", 2)
+        world.hook.status = 500
+        await world.sign_up("umbrella")
+        await world.buy("umbrella")
+        await until_status(world, "undelivered", 2)
+        discarded = await command(values, "alerts", "undelivered", "--discard")
+        assert discarded.out.startswith("1 will be discarded")
+        await until_status(world, "dropped", 1)
+        assert (await world.log())[-1]["why"] == "discarded, as somebody wants it"
+        assert (await command(values, "alerts", "undelivered", "--discard", "--retry")).status == 2
     assert [message.id for message in world.hook.messages] == [document["message_id"]]
     assert "0 undelivered, 0 wait" in (await command(values, "alerts", "undelivered")).err
-    assert len(world.box.messages) == 1, "the other channel has nothing to do with it"
+    assert len(world.box.messages) == 2, "the other channel has nothing to do with it"
 
 
 async def test_it_runs_until_it_is_asked_to_leave(world: World, tmp_path: Path) -> None:
