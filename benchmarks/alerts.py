@@ -50,7 +50,7 @@ def count(changes: Path, calm: dict[str, object]) -> Counter[str]:
                 merged = statuses.get(alert.id) == Status.DIGEST
                 statuses[alert.id] = "in digests" if merged and alert.status is Status.HANDED_OVER else alert.status
                 if alert.status is Status.DROPPED:
-                    statuses[alert.id] = "said already" if alert.why.startswith("said") else "undone"
+                    statuses[alert.id] = "undone"
             handover = decision.handover
             if handover is not None:
                 counts["messages"] += 1
@@ -77,14 +77,12 @@ def count(changes: Path, calm: dict[str, object]) -> Counter[str]:
 
 def print_counts(files: dict[str, Path]) -> None:
     """A table for docs/alerts.md."""
-    print(
-        "| band | calm | moves between tiers | messages | digests | undone | said already | in digests | busiest day |"
-    )
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    print("| band | calm | moves between tiers | messages | digests | undone | in digests | busiest day |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for band, path in files.items():
         for name, calm in (("without", NO_CALM), ("by default", {})):
             found = count(path, dict(calm))
-            columns = ("moves", "messages", "digests", "undone", "said already", "in digests", "busiest")
+            columns = ("moves", "messages", "digests", "undone", "in digests", "busiest")
             print(f"| {band} | {name} | " + " | ".join(f"{found[column]:,}" for column in columns) + " |")
 
 

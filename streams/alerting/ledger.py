@@ -61,6 +61,8 @@ COMMIT_AT_LEAST_US = MINUTE_US
 LOOK_SECONDS = 1.0
 """How often it is looked whether somebody wants a message to be tried again."""
 CONFIRM_AGAIN_SECONDS = 0.2
+CLOCK_AGAIN_SECONDS = 0.1
+"""How soon it is looked again whether the account stage has come to a tick."""
 RETRY, DISCARD = b"retry", b"discard"
 """What may be wanted of a message that was given up."""
 RETRY_SECONDS_MAX = 900.0
@@ -144,6 +146,8 @@ class NoPublisher:
         """Nothing to let go."""
 
 
+ClockOf = Callable[[], Awaitable[int]]
+"""The time up to which the account stage has applied everything, in microseconds. Raises RedisError."""
 FactsOf = Callable[[Sequence[str]], Awaitable[Mapping[str, Facts]]]
 """What accounts say of themselves. Raises RedisError."""
 
@@ -160,6 +164,7 @@ class AlertShard(Shard):
         policy: Policy,
         partitions: int,
         facts_of: FactsOf,
+        clock_of_accounts: ClockOf,
         channel_of: Callable[[str], Channel],
         wall_clock: WallClock,
         failed: Callable[[BaseException], None],
@@ -183,6 +188,7 @@ class AlertShard(Shard):
         self._rules = AlertRules.of(policy)
         self._texts = Texts(policy)
         self._facts_of = facts_of
+        self._clock_of_accounts = clock_of_accounts
         self._channel_of = channel_of
         self._outcomes: dict[str, str | None] = {}
         """Of messages that were sent, until that is written down: also while the store is away."""
@@ -310,16 +316,26 @@ class AlertShard(Shard):
         if count or is_requested or self.clock_us - self._committed_us >= COMMIT_AT_LEAST_US:
             self._forget(commit)
             await self._write(commit)
-        return count == DUE_CHUNK or (self._barrier is None and self._newest_tick_us > self.clock_us)
+        if self._barrier is None and self._newest_tick_us > self.clock_us:
+            asyncio.get_running_loop().call_later(CLOCK_AGAIN_SECONDS, self.due_work.set)
+        return count == DUE_CHUNK
 
     async def _let_time_go_on(self) -> None:
-        """Without the barrier, one who comes back late would hand over what was undone long ago."""
-        if self._barrier is None and self._newest_tick_us > self.clock_us:
+        """Without the barrier, one who comes back late would hand over what was undone long ago.
+
+        And a worker that comes back late ticks before it has applied what came meanwhile, which may undo something.
+        """
+        newest_us = self._newest_tick_us
+        if self._barrier is None and newest_us > self.clock_us:
+            newest_us = min(newest_us, await self._clock_of_accounts())
+        is_newest = newest_us == self._newest_tick_us
+        if self._barrier is None and newest_us > self.clock_us:
             bounds = await self.input_log.bounds(self.partition, cast(Sequence[Topic], self._change_places))
             self._barrier = _Barrier(
-                self._newest_tick_us,
+                newest_us,
                 {place: bound.end for place, bound in bounds.items()},
-                {place: self.position[place] for place in self._tick_places},
+                # one that is not reached yet has to be read again by whoever goes on from here
+                {place: self.position[place] for place in self._tick_places} if is_newest else self._ticked,
             )
         barrier = self._barrier
         if barrier is not None and all(self.position[place] >= end for place, end in barrier.ends.items()):

@@ -160,10 +160,17 @@ class AlertsRole:
             policy=self.policy,
             partitions=self.partitions,
             facts_of=facts_reader(self.redis, settings.redis_prefix, self.partitions),
+            clock_of_accounts=self._clock_of_accounts,
             channel_of=channel_of,
             wall_clock=wall_clock_us,
             failed=self._failure.tell,
         )
+
+    async def _clock_of_accounts(self) -> int:
+        prefix = self.settings.redis_prefix
+        stores = [ShardStore(self.redis, prefix, StageName.ACCOUNTS, number) for number in range(self.partitions)]
+        claims = [await store.peek() for store in stores]
+        return min(claim.state.get("clock_us", 0) if claim else 0 for claim in claims)
 
     async def bounds(self, partition: int, topics: Sequence[Topic]) -> dict[Topic, LogPosition]:
         """Where the log begins and ends in these places, whatever the partition."""

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from streams.alerting.ledger import AlertShard
+from streams.embedded import Embedded
 from streams.topics import Topic
 from tests.alerting import ALERTS, Alerts, World, change, count_is, now, policy_of
-from tests.pipeline import CommandProcess, Sent, until
+from tests.pipeline import CommandProcess, Installation, Sent, until
+from tests.receivers import Mailbox, Webhook
 
 FAST = {"RESEGMENT_ALERTS_RETRY_SECONDS": "0.05"}
 MAIL_ONLY = """
@@ -152,6 +154,36 @@ async def test_what_was_undone_while_it_was_away_is_not_sent(world: World) -> No
     assert [mail.subject for mail in world.box.messages] == ["stays: key → enterprise"]
     dropped = [entry for entry in await world.log() if entry["status"] == "dropped"]
     assert [(entry["account"], entry["why"]) for entry in dropped] == [("acme", "undone by move 2")]
+
+
+async def test_what_workers_undo_when_they_catch_up_is_not_sent(
+    embedded: Embedded, box: Mailbox, hook: Webhook
+) -> None:
+    """They tick as soon as they are back: time goes on once the account stage has applied what came before the tick."""
+    policy = policy_of(MAIL_ONLY.replace("grace_minutes = 0", "grace_minutes = 5").replace("advanced", "down"))
+    async with Installation(embedded, policy=policy_of(), partitions=2, clock="wall", tick_seconds=0.1) as installation:
+        world = World(installation, box, hook)
+        async with installation.worker() as worker:
+            await worker.claimed()
+            await world.sign_up("a", "b", "c", "d")
+        async with world.alerts(policy) as running:
+            await world.announce(change("acme", 1, "key", "enterprise"))
+
+            async def wait() -> bool:
+                return len(shard_of(running).ledger.open) == 1
+
+            await until(wait, "an alert that waits")
+            await installation.tick(now() + timedelta(minutes=30), mode="live")
+            await asyncio.sleep(1.5)
+            await world.announce(change("acme", 2, "enterprise", "key"))
+            async with installation.worker():
+
+                async def decided() -> bool:
+                    return not shard_of(running).ledger.open
+
+                await until(decided, "it is undone")
+                await asyncio.sleep(0.5)
+    assert not box.messages
 
 
 async def test_what_is_not_live_is_nobodys_but_counted(world: World) -> None:
