@@ -55,13 +55,14 @@ class Claim(NamedTuple):
 
 
 class Commit:
-    """The writes of one batch, gathered to be carried out at once or not at all."""
+    """The writes of one batch, gathered to be carried out at once or not at all. Of a field the last word counts."""
 
     def __init__(self, progress: Mapping[str, int], state: Mapping[str, Any]) -> None:
         self.progress = dict(progress)
         self.state = state
         self.sets: dict[str, dict[str, bytes]] = {}
         self.deletes: dict[str, set[str]] = {}
+        """Carried out before what is set."""
         self.scores: dict[str, dict[str, int | None]] = {}
         """Sorted set (a name in ShardKeys) -> entry -> its score; None: it is taken out."""
         self.outbox: list[bytes] = []
@@ -74,6 +75,7 @@ class Commit:
 
     def delete(self, name: str, field: str) -> None:
         """Delete a field of one of the shard's hashes."""
+        self.sets.get(name, {}).pop(field, None)
         self.deletes.setdefault(name, set()).add(field)
 
     def score(self, name: str, entry: str, score: int | None) -> None:

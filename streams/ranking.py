@@ -559,7 +559,6 @@ class RankingShard(Shard):
         await self._worklists.depart(departures, commit)
         for name, account_ids in leaving.items():
             for account_id in account_ids:
-                commit.sets.get("documents", {}).pop(account_id, None)
                 commit.delete("documents", account_id)
             standings[name] = []
         for message in messages:

@@ -162,7 +162,6 @@ class Worklists:
             _put(worklist.forget(account_id), commit)
             document = commit.sets.get("traits", {}).get(account_id, documents[account_id])
             if document is not None and transfer_of_traits(document) < transfer:
-                commit.sets.get("traits", {}).pop(account_id, None)
                 commit.delete("traits", account_id)
                 if (traits := decode_traits(document)).owner:
                     commit.score("owners", owner_entry(traits, account_id), None)

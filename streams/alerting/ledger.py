@@ -360,12 +360,14 @@ class AlertShard(Shard):
             if alert.is_open:
                 details = self._details[alert.id]
                 document = {**alert_document(alert), "change": details.change, "facts": [*details.facts]}
-                _put(commit, "alerts", alert.id, json_bytes(document))
+                commit.set("alerts", alert.id, json_bytes(document))
             else:
                 self._details.pop(alert.id, None)
-                _put(commit, "alerts", alert.id, None)
-            day = self.ledger.told.get(alert.reason)
-            _put(commit, "told", alert.reason, None if day is None else b"%d" % day)
+                commit.delete("alerts", alert.id)
+            if (day := self.ledger.told.get(alert.reason)) is None:
+                commit.delete("told", alert.reason)
+            else:
+                commit.set("told", alert.reason, b"%d" % day)
             self._log(commit, decision.at_us or alert.at_us, alert, alert.status, alert.why)
 
     def _message(self, handover: Handover, decision: Decision) -> Message:
@@ -385,7 +387,7 @@ class AlertShard(Shard):
     def _forget(self, commit: Commit) -> None:
         for name, keys in self.ledger.forget(self.clock_us)._asdict().items():
             for key in keys:
-                _put(commit, name, key, None)
+                commit.delete(name, key)
 
     def _log(self, commit: Commit, at_us: int, alert: Alert, status: Status, why: str) -> None:
         recipient = alert.recipient
@@ -563,15 +565,6 @@ class AlertShard(Shard):
         await asyncio.gather(*tasks, return_exceptions=True)
         self._has_room.set()
         await super().close(drain_seconds=drain_seconds)
-
-
-def _put(commit: Commit, name: str, field: str, value: bytes | None) -> None:
-    """The last word on a field of a commit: deletions are carried out first."""
-    if value is None:
-        commit.sets.get(name, {}).pop(field, None)
-        commit.delete(name, field)
-    else:
-        commit.set(name, field, value)
 
 
 def message_id(prefix: str, handover_id: str) -> str:

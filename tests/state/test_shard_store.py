@@ -64,7 +64,7 @@ async def test_claiming_returns_what_was_committed(store: ShardStore) -> None:
 
 
 async def test_a_commit_writes_all_it_says(store: ShardStore) -> None:
-    """Every hash, the due index and the outbox; a field that is deleted and set holds what was set."""
+    """Every hash, the due index and the outbox; of a field that is deleted and set the last word counts."""
     await store.claim("one")
     first = full_commit(PROGRESS)
     first.set("documents", "b", b"kept for now")
@@ -74,8 +74,11 @@ async def test_a_commit_writes_all_it_says(store: ShardStore) -> None:
     assert await store.load("documents", ["b", "a", "c"]) == [b"kept for now", b"x", None]
     second = full_commit({"purchases": 11}, "\N{SNOWMAN}\0\n")
     second.delete("history", "a")
+    second.delete("profiles", "a")
+    second.set("profiles", "a", b"\xe2\x98\x83\0\n")
     await store.commit(second)
-    for name in ("documents", "history", "engagements", "profiles"):
+    assert [item async for item in store.scan("history")] == []
+    for name in ("documents", "engagements", "profiles"):
         assert [item async for item in store.scan(name)] == [("a", b"\xe2\x98\x83\0\n")]
     assert await store.due(99, 99) == [("a", 40)]
     assert await store.outbox() == [b"first x", b"second x", b"first \xe2\x98\x83\0\n", b"second \xe2\x98\x83\0\n"]
