@@ -10,6 +10,7 @@ from streams.worker_figures import BROKER_UP, COMMITS, LAG, LAST_COMMIT, STORE_U
 
 ACTIVE = Figure("resegment_alerts_active", "1 if this process sends the alerts; 0: it begins, or stands by")
 MESSAGES = Figure("resegment_alerts_messages", "Messages that no channel has taken yet")
+UNDELIVERED = Figure("resegment_alerts_undelivered", "Messages that were given up, until somebody decides about them")
 
 _SHARD = ("alerts", "0")
 
@@ -18,7 +19,7 @@ class AlertsFigures:
     """The role, as monitoring looks at it."""
 
     role = "alerts"
-    figures = (BROKER_UP, STORE_UP, LAG, LAST_COMMIT, COMMITS, ACTIVE, MESSAGES)
+    figures = (BROKER_UP, STORE_UP, LAG, LAST_COMMIT, COMMITS, ACTIVE, MESSAGES, UNDELIVERED)
 
     def __init__(self, role: AlertsRole) -> None:
         self._role = role
@@ -30,7 +31,7 @@ class AlertsFigures:
         return None if error is None else type(error).__name__
 
     async def look(self) -> Look:
-        """O(partitions), one question to the broker, and one to the store."""
+        """O(partitions), one question to the broker, and two to the store."""
         role = self._role
         if not role.partitions:
             return Look([], [Unready("starting", "", "it looks whether topics, store and policy fit together")])
@@ -48,6 +49,8 @@ class AlertsFigures:
                 unready.append(Unready("shard_missing", "the ledger of alerts", "it is not claimed yet"))
             return Look([*samples, (ACTIVE, (), 0)], unready)
         samples += [(ACTIVE, (), 1), (MESSAGES, (), len(shard.messages))]
+        if (undelivered := await answer_of(shard.store.count("undelivered"))) is not None:
+            samples.append((UNDELIVERED, (), undelivered))
         samples += [(LAST_COMMIT, _SHARD, (shard.committed_at_us or 0) / 1e6), (COMMITS, _SHARD, shard.store.commits)]
         if bounds is not None:
             lags = dict.fromkeys(ABOUT_ACCOUNTS, 0)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from streams.alerting.figures import AlertsFigures
 from streams.embedded import Embedded
 from streams.monitoring import Look, Unready, listening
 from streams.server_process import free_port
@@ -76,9 +77,11 @@ async def exported(embedded: Embedded) -> dict[str, set[str]]:
         await installation.send(purchase("acme", "1", moment(0), 100))
         async with listening(str(port), AtOnce(WorkerFigures(running.worker))):
             text = await until(partial(_all_of, Looker(port)), "every figure")
-    return {
+    found = {
         sample.name: set(sample.labels) for family in text_string_to_metric_families(text) for sample in family.samples
     }
+    # that the role exports all of its own is in test_alerts_monitoring
+    return found | {figure.name: set(figure.labels) for figure in AlertsFigures.figures if figure.name not in found}
 
 
 async def test_every_query_asks_for_what_there_is(exported: dict[str, set[str]]) -> None:
