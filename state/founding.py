@@ -54,6 +54,18 @@ class Founding(NamedTuple):
         return self.applied.number if self.applied else 0
 
 
+class NoInstallation(Exception):
+    """The store holds nothing under this prefix: start a worker, or look at RESEGMENT_REDIS_URL and _PREFIX."""
+
+
+async def require_founding(redis: Redis, prefix: str) -> Founding:
+    """The founding document. Raises NoInstallation, RedisError."""
+    founding = await read_founding(redis, prefix)
+    if founding is None:
+        raise NoInstallation(f"the store holds no installation under {prefix!r}")
+    return founding
+
+
 async def read_founding(redis: Redis, prefix: str) -> Founding | None:
     """The founding document; None where there is none."""
     found = await redis.hgetall(founding_key(prefix))

@@ -12,12 +12,11 @@ from redis.asyncio import Redis
 
 from segmentation.application import refusals
 from segmentation.policy import Policy
-from state.founding import AppliedPolicy, Founding, note_applied, note_rest, read_founding
+from state.founding import AppliedPolicy, Founding, note_applied, note_rest, read_founding, require_founding
 from state.shard_store import NoSuchShard
 from streams.messages import PolicySwitch, encode_switch
 from streams.rest import ShardsNow, look
 from streams.shard import LogPosition
-from streams.snapshot import NoInstallation
 from streams.topics import EVENT_TOPICS, Topic
 
 PolicyOf = Callable[[AppliedPolicy | None], Awaitable[Policy]]
@@ -99,9 +98,7 @@ async def apply_policy(
     May be repeated after any error, with the same policy: then it completes what was begun. Returns once everything is
     written; the shards follow. Raises CannotApply, NoInstallation, KafkaError, RedisError.
     """
-    founding = await read_founding(redis, prefix)
-    if founding is None:
-        raise NoInstallation(f"the store holds no installation under {prefix!r}")
+    founding = await require_founding(redis, prefix)
     now = await look(redis, prefix, founding.partitions)
     taken = {applied for shard in (*now.accounts, *now.ranking) if (applied := applied_of(shard.state))}
     newest = max(taken, default=None)

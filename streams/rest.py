@@ -10,12 +10,11 @@ from redis.asyncio import Redis
 from segmentation.account import NEVER
 from segmentation.events import MICROSECONDS_PER_DAY
 from state.cluster import ClusterRedis
-from state.founding import Founding, read_founding
+from state.founding import Founding, require_founding
 from state.keys import StageName, shard_keys
 from streams.log import LogReader
 from streams.messages import Reached
 from streams.settings import Settings
-from streams.snapshot import NoInstallation
 from streams.topics import ACCOUNT_INPUTS, Topic, place_of
 
 POLL_SECONDS = 0.005
@@ -236,9 +235,7 @@ async def unrest(redis: Redis, reader: LogReader, settings: Settings, *, until_p
 
     until_placed: places on the worklists count, too. Raises NoInstallation, RedisError, KafkaError.
     """
-    founding = await read_founding(redis, settings.redis_prefix)
-    if founding is None:
-        raise NoInstallation(f"the store holds no installation under {settings.redis_prefix!r}")
+    founding = await require_founding(redis, settings.redis_prefix)
     numbers = range(founding.partitions)
     bounds = await reader.bounds([(topic, number) for topic in ACCOUNT_INPUTS for number in numbers])
     ends = {key: bound.end for key, bound in bounds.items()}

@@ -11,7 +11,7 @@ from segmentation.events import MICROSECONDS_PER_DAY
 from segmentation.population import Member
 from segmentation.worklist import WORKLISTS
 from state.documents import decode_account, decode_member, decode_profile, decode_traits
-from state.founding import Founding, read_founding
+from state.founding import Founding, require_founding
 from state.keys import StageName
 from state.shard_store import Claim, NoSuchShard, ShardStore
 from streams.settings import Settings
@@ -22,10 +22,6 @@ PASSES_MAX = 6
 """How often shards that changed while they were read are read again."""
 
 _NO_COUNTS: dict[str, int] = {"applied": 0, "duplicates": 0, "dead_letters": 0}
-
-
-class NoInstallation(Exception):
-    """The store holds nothing under this prefix: start a worker, or look at RESEGMENT_REDIS_URL and _PREFIX."""
 
 
 class StillChanging(Exception):
@@ -131,9 +127,7 @@ async def read_snapshot(redis: Redis, settings: Settings) -> Snapshot:
 
     O(n), about 10 us and 1 KB an account. Raises NoInstallation, NoSuchShard, StillChanging, RedisError.
     """
-    founding = await read_founding(redis, settings.redis_prefix)
-    if founding is None:
-        raise NoInstallation(f"the store holds no installation under {settings.redis_prefix!r}")
+    founding = await require_founding(redis, settings.redis_prefix)
     stores = _stores(redis, settings, founding.partitions)
     account_shards = [AccountShardState(number) for number in range(founding.partitions)]
     ranking_shards = [RankingShardState(number) for number in range(founding.partitions)]

@@ -16,13 +16,12 @@ from segmentation.risk import score_of
 from segmentation.segments import TIERS, Segment
 from segmentation.worklist import SEPARATOR, Assessment, Assessor, account_of, class_name
 from state.documents import decode_member, decode_profile, decode_traits
-from state.founding import read_founding
+from state.founding import require_founding
 from state.keys import StageName
 from state.shard_store import ShardStore
 from streams.applying import in_force
 from streams.partitions import partition_of
 from streams.settings import Settings
-from streams.snapshot import NoInstallation
 from streams.worklists import Classes, read_classes
 
 PAGE = 200
@@ -119,9 +118,7 @@ async def top(settings: Settings, policy: Policy, redis: Redis, count: int, want
     with prospects; of an owner all of his; of a region or population as many as it takes, from the head of each list.
     Raises NoInstallation, RedisError.
     """
-    founding = await read_founding(redis, settings.redis_prefix)
-    if founding is None:
-        raise NoInstallation(f"the store holds no installation under {settings.redis_prefix!r}")
+    founding = await require_founding(redis, settings.redis_prefix)
     policy = in_force(founding, policy)
     assessor, found, clocks, unplaced = Assessor(policy), list[TopAccount](), [0], 0
     for number in range(founding.partitions):

@@ -1,6 +1,6 @@
 """The topics: their names, what they must be like, and how they are made and checked."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -129,6 +129,10 @@ async def create_topics(
     return [topic.name for topic in wanted]
 
 
+class UnfitTopics(Exception):
+    """Nobody can work with the topics as they are; the message says why."""
+
+
 async def partition_counts(admin: AIOKafkaAdminClient, settings: Settings) -> dict[Topic, int]:
     """How many partitions each topic has; a topic that is not there is not in the answer."""
     names = TopicNames(settings.topic_prefix)
@@ -136,6 +140,17 @@ async def partition_counts(admin: AIOKafkaAdminClient, settings: Settings) -> di
     existing = [name for name in await admin.list_topics() if name in wanted]
     described = await admin.describe_topics(existing) if existing else []  # of none it would describe all
     return {wanted[topic["topic"]]: len(topic["partitions"]) for topic in described}
+
+
+def require_fit(counts: Mapping[Topic, int], names: TopicNames, equal: Iterable[Topic] = SHARDED) -> None:
+    """See that each has partitions, and some as many as each other (`equal`). Raises UnfitTopics."""
+    missing = [names.name(topic) for topic, count in counts.items() if not count]
+    if missing:
+        raise UnfitTopics(f"topics are missing: {', '.join(missing)}; make them with `resegment topics create`")
+    found = {names.name(topic): counts[topic] for topic in equal}
+    if len(set(found.values())) > 1:
+        listed = ", ".join(f"{name} {count}" for name, count in found.items())
+        raise UnfitTopics(f"partition counts differ, they must be equal: {listed}")
 
 
 async def check_topics(admin: AIOKafkaAdminClient, settings: Settings, policy: Policy) -> list[Finding]:

@@ -31,7 +31,7 @@ from streams.relay import KafkaPublisher, Publisher
 from streams.settings import Settings
 from streams.shard import CorruptState, LogPosition, Record, Shard
 from streams.ticker import Ticker
-from streams.topics import ACCOUNT_INPUTS, SHARDED, Topic, TopicNames, told_places
+from streams.topics import ACCOUNT_INPUTS, SHARDED, Topic, TopicNames, require_fit, told_places
 
 log = logging.getLogger(__name__)
 
@@ -105,17 +105,12 @@ class Worker:
     async def prepare(self, *, rebuild: bool) -> None:
         """See that topics, store and policy fit together, and found the installation if it is new.
 
-        Raises CannotStart, CorruptState.
+        Raises CannotStart, UnfitTopics, CorruptState.
         """
         _require("broker", await rights.missing_rights(self.settings))
         await self.reader.refresh()
         counts = {topic: self.reader.partition_count(topic) for topic in Topic}
-        missing = [self.names.name(topic) for topic, count in counts.items() if not count]
-        if missing:
-            raise CannotStart(f"topics are missing: {', '.join(missing)}; make them with `resegment topics create`")
-        if len({counts[topic] for topic in SHARDED}) > 1:
-            listed = ", ".join(f"{self.names.name(topic)} {counts[topic]}" for topic in SHARDED)
-            raise CannotStart(f"partition counts differ, they must be equal: {listed}")
+        require_fit(counts, self.names)
         self.partitions = self.app.partitions = counts[Topic.PURCHASES]
         prefix = self.settings.redis_prefix
         _require("store", await missing_rights(self.redis, prefix, self.partitions))

@@ -26,6 +26,7 @@ from redis.asyncio import Redis
 from segmentation.policy import Policy
 from segmentation.population import Member
 from state.client import connect
+from state.founding import NoInstallation
 from state.keys import StageName, shard_keys
 from streams.applying import apply_policy
 from streams.dead_letters import DeadLetter, read_dead_letter
@@ -35,7 +36,7 @@ from streams.messages import Mode, Tick, encode_tick
 from streams.partitions import partition_of
 from streams.rest import unrest
 from streams.settings import Settings
-from streams.snapshot import NoInstallation, Snapshot, read_snapshot
+from streams.snapshot import Snapshot, read_snapshot
 from streams.topics import ACCOUNT_INPUTS, EVENT_TOPICS, Topic, TopicNames, create_topics
 from streams.worker import Worker
 from tests.streams.bad_records import BAD_RECORDS

@@ -15,7 +15,7 @@ OPERATIONS = (PROJECT / "docs" / "operations.md").read_text()
 
 ERRORS = {
     *("CannotApply", "CannotStart", "CannotVerify", "CommandFailed", "CorruptState", "DifferentPolicy"),
-    *("NoInstallation", "NoProgress", "NoSuchShard", "StillChanging", "UnknownAccount"),
+    *("NoInstallation", "NoProgress", "NoSuchShard", "StillChanging", "UnfitTopics", "UnknownAccount"),
 }
 CHOSEN = {"error"}
 """A name under which one of these may be raised."""

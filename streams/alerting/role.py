@@ -30,7 +30,7 @@ from streams.log import LogReader
 from streams.partitions import partition_of
 from streams.settings import Settings
 from streams.shard import LogPosition
-from streams.topics import Topic, TopicNames, place_name, place_of
+from streams.topics import Topic, TopicNames, place_name, place_of, require_fit
 from streams.worker import DRAIN_SECONDS, WATCH_SECONDS, CannotStart, wall_clock_us
 
 log = logging.getLogger(__name__)
@@ -74,15 +74,10 @@ class AlertsRole:
                 await self.app.stop()
 
     async def prepare(self) -> None:
-        """See that all is there that is needed, and begin the ledger if there is none. Raises CannotStart."""
+        """See that what is needed is there, and begin the ledger if there is none. Raises CannotStart, UnfitTopics."""
         await self.reader.refresh()
         counts = {topic: self.reader.partition_count(topic) for topic in READ}
-        missing = [self.names.name(topic) for topic, count in counts.items() if not count]
-        if missing:
-            raise CannotStart(f"topics are missing: {', '.join(missing)}; make them with `resegment topics create`")
-        if len(set(counts.values())) > 1:
-            listed = ", ".join(f"{self.names.name(topic)} {count}" for topic, count in counts.items())
-            raise CannotStart(f"partition counts differ, they must be equal: {listed}")
+        require_fit(counts, self.names, equal=READ)
         self.partitions = self.app.partitions = counts[Topic.TICKS]
         known = await founding.read_founding(self.redis, self.settings.redis_prefix)
         if known is None:

@@ -73,6 +73,7 @@ def _described_by_kind(error: BaseException) -> tuple[str, int]:
     from redis.exceptions import MovedError, RedisError
 
     from segmentation.policy import PolicyError
+    from state.founding import NoInstallation
     from state.shard_store import NoSuchShard
     from streams.cdnow import CdnowMissing
     from streams.cli.overheard import why_not_connected
@@ -80,7 +81,7 @@ def _described_by_kind(error: BaseException) -> tuple[str, int]:
     from streams.replay import ReplayRefused
     from streams.rest import NoProgress
     from streams.server_process import ServerFailed
-    from streams.snapshot import NoInstallation, StillChanging
+    from streams.snapshot import StillChanging
 
     match error:
         case PolicyError() | EmbeddedMissing() | ServerFailed() | CdnowMissing() | ReplayRefused():
@@ -124,6 +125,7 @@ def _described_by_name(error: BaseException) -> tuple[str, int]:
         "CannotStart",
         "CannotVerify",
         "DifferentPolicy",
+        "UnfitTopics",
         "UnknownAccount",
     }:
         return str(error), UNUSABLE

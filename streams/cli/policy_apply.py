@@ -6,14 +6,13 @@ from pathlib import Path
 from redis.asyncio import Redis
 
 from segmentation.policy import load_policy
-from state.founding import Founding, read_founding
+from state.founding import require_founding
 from streams.applying import applied_of, apply_policy, behind
 from streams.cli.console import escape, out, print_json
 from streams.cli.running import connected, policy_of_state, read_settings
 from streams.rest import look
 from streams.sending import EventWriter
 from streams.settings import Settings
-from streams.snapshot import NoInstallation
 from streams.topics import Topic
 
 NO_PROGRESS_SECONDS = 20.0
@@ -31,7 +30,7 @@ async def run_policy_apply(file: Path, *, is_silent: bool, as_json: bool) -> Non
             await writer.write(Topic.TICKS, None, value, partition=number)
             await writer.flush()
 
-        before = policy_of_state(await _founding(redis, settings))
+        before = policy_of_state(await require_founding(redis, settings.redis_prefix))
         applied = await apply_policy(redis, settings.redis_prefix, reader, write, asked, is_silent=is_silent)
         differences = asked.field_differences(before.canonical())
         if not as_json:
@@ -58,13 +57,6 @@ async def run_policy_apply(file: Path, *, is_silent: bool, as_json: bool) -> Non
     out.print("from now on a worker starts with this policy only: put the file where theirs is")
 
 
-async def _founding(redis: Redis, settings: Settings) -> Founding:
-    founding = await read_founding(redis, settings.redis_prefix)
-    if founding is None:
-        raise NoInstallation(f"the store holds no installation under {settings.redis_prefix!r}")
-    return founding
-
-
 async def _awaited(redis: Redis, settings: Settings) -> str | None:
     """Wait until the policy is in force, or nothing comes nearer to it: then what is missing, in words."""
     clock = asyncio.get_running_loop().time
@@ -79,7 +71,7 @@ async def _awaited(redis: Redis, settings: Settings) -> str | None:
 
 
 async def _missing(redis: Redis, settings: Settings) -> str | None:
-    founding = await _founding(redis, settings)
+    founding = await require_founding(redis, settings.redis_prefix)
     now = await look(redis, settings.redis_prefix, founding.partitions)
     if late := behind(founding, now):
         return f"account shards {', '.join(map(str, late))} have not taken it"

@@ -23,7 +23,7 @@ from streams.event_loop import fast_loop
 from streams.instants import parse_day, parse_instant
 from streams.log import LogReader
 from streams.settings import Settings
-from streams.topics import SHARDED, Topic, TopicNames
+from streams.topics import Topic, TopicNames, require_fit
 
 T = TypeVar("T")
 
@@ -139,15 +139,10 @@ async def admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
 
 
 def partition_count(reader: LogReader, settings: Settings) -> int:
-    """How many partitions the installation has. Raises CommandFailed where topics are missing or differ."""
+    """How many partitions the installation has. Raises UnfitTopics."""
     names = TopicNames(settings.topic_prefix)
     counts = {topic: reader.partition_count(topic) for topic in Topic}
-    missing = [names.name(topic) for topic, count in counts.items() if not count]
-    if missing:
-        raise CommandFailed(f"topics are missing: {', '.join(missing)}; make them with `resegment topics create`")
-    if len({counts[topic] for topic in SHARDED}) > 1:
-        listed = ", ".join(f"{names.name(topic)} {counts[topic]}" for topic in SHARDED)
-        raise CommandFailed(f"partition counts differ, they must be equal: {listed}")
+    require_fit(counts, names)
     return counts[Topic.PURCHASES]
 
 

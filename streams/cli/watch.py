@@ -12,7 +12,7 @@ from rich.text import Text
 from segmentation.classification import attributes_of, owner_of
 from segmentation.segments import SEGMENTS
 from state.documents import decode_profile
-from state.founding import read_founding
+from state.founding import require_founding
 from state.keys import StageName
 from state.shard_store import ShardStore
 from streams.changes import ChangeData, RiskData, cloud_event
@@ -23,7 +23,6 @@ from streams.messages import json_object
 from streams.partitions import partition_of
 from streams.reading import follow
 from streams.settings import Settings
-from streams.snapshot import NoInstallation
 from streams.topics import Topic
 
 ARROWS = {"up": "↑", "down": "↓"}
@@ -128,9 +127,7 @@ async def owners(settings: Settings, followed: Followed) -> AsyncIterator[Owners
         yield None
         return
     async with store(settings) as redis:
-        founding = await read_founding(redis, settings.redis_prefix)
-        if founding is None:
-            raise NoInstallation(f"the store holds no installation under {settings.redis_prefix!r}")
+        founding = await require_founding(redis, settings.redis_prefix)
         yield Owners(redis, settings.redis_prefix, founding.partitions)
 
 

@@ -14,9 +14,9 @@ from aiokafka.errors import KafkaError
 from redis.exceptions import RedisError
 
 from segmentation.policy import Policy
+from state.founding import NoInstallation
 from streams.oracle import Report, verify
 from streams.rest import look, unrest
-from streams.snapshot import NoInstallation
 from streams.topics import Topic
 from tests.faults.alerts import Alerts, alerts
 from tests.faults.crew import Crew

@@ -11,11 +11,10 @@ from redis.exceptions import RedisError
 
 from segmentation.application import NOT_LARGER
 from segmentation.policy import Policy
-from state.founding import read_founding
+from state.founding import NoInstallation, read_founding
 from streams.applying import CannotApply, apply_policy, behind
 from streams.messages import Outgoing, decode_tick_or_switch
 from streams.rest import look
-from streams.snapshot import NoInstallation
 from streams.topics import Topic
 from tests.simulation.log import SimulatedReader
 from tests.simulation.loop import Process

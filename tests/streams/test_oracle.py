@@ -21,7 +21,7 @@ from segmentation.population import Member
 from segmentation.risk import Level, Risk
 from segmentation.segments import Segment
 from state.documents import decode_account, decode_member, encode_account, encode_member, encode_traits
-from state.founding import Founding
+from state.founding import Founding, NoInstallation
 from state.keys import ShardKeys, StageName, shard_keys
 from state.shard_store import ShardStore
 from streams.changes import INPUT_OFFSET
@@ -35,7 +35,7 @@ from streams.oracle.invariants import INVARIANTS
 from streams.rest import unrest
 from streams.settings import Settings
 from streams.shard import LogPosition
-from streams.snapshot import AccountShardState, NoInstallation, Snapshot
+from streams.snapshot import AccountShardState, Snapshot
 from streams.topics import EVENT_TOPICS, TOLD_TOPICS, Topic
 from tests.streams.bad_records import BAD_RECORDS
 from tests.streams.installation import (
