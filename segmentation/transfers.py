@@ -149,7 +149,7 @@ class Transfers:
             if number == 0 or (member is not None and member.transfer == number):
                 return True
             known = _NOTHING
-        if number < known.left or any(number < departure.transfer for departure in known.pending):
+        if self.is_over(account_id, number):
             return False
         if member is not None:
             if member.transfer >= number:
@@ -166,6 +166,11 @@ class Transfers:
         if waits is None or (waits.transfer, waits.version, waits.day) <= (number, standing.version, standing.day):
             self._set(account_id, known._replace(waiting=standing))
         return False
+
+    def is_over(self, account_id: str, number: int) -> bool:
+        """Whether a departure has come from the stay that began with this number."""
+        known = self.get(account_id)
+        return number < known.left or any(number < departure.transfer for departure in known.pending)
 
     def depart(self, departure: Departure, member: _Here | None, told: Told) -> HandOver | None:
         """An account leaves; told: what the world was told of the member. Returns the hand-over, if it is to be sent.

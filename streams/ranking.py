@@ -492,7 +492,7 @@ class RankingShard(Shard):
             was_silent = was_silent or self.next_policy is not None
             self.counts["duplicates" if told is None else "applied"] += 1
             if isinstance(told, Descriptions):
-                descriptions += told.descriptions
+                descriptions += (description for description in told.descriptions if self._is_here(description))
             elif isinstance(told, Standings | HandedOver):
                 self.mode = told.mode
                 news.append(told)
@@ -538,6 +538,11 @@ class RankingShard(Shard):
             return message
         is_news = ends_day or bool(message.departures) or any(map(self._is_standing_news, message.standings))
         return message if is_news else None
+
+    def _is_here(self, description: Description) -> bool:
+        """Else it comes once more, after the account has left, and nobody would take it off the lists any more."""
+        transfers = self._population(description.population).transfers
+        return not transfers.is_over(description.account_id, description.transfer)
 
     def _is_standing_news(self, standing: Standing) -> bool:
         return self._population(standing.population).is_news(standing)

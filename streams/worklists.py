@@ -152,6 +152,20 @@ class Worklists:
                 population = self._populations.get(name)
                 if population is not None and account_id in population.members:
                     self.touch(population, (population.members[account_id],))
+                if transfer:
+                    await self._describe_where_it_was(name, account_id, traits, commit)
+
+    async def _describe_where_it_was(self, name: str, account_id: str, traits: Traits, commit: Commit) -> None:
+        """An account that is on its way is still a member where it was, and placed there by what attributes say.
+
+        If it was placed by what they said before, which is stored no more, the next owner would not find it there.
+        """
+        for population in self._populations.values():
+            member = population.members.get(account_id)
+            if member is not None and population.name != name:
+                worklist = await self._know(population.name, (account_id,))
+                _put(worklist.describe(account_id, traits), commit)
+                self.touch(population, (member,))
 
     async def depart(self, departures: Sequence[Departure], commit: Commit) -> None:
         """Forget accounts that leave populations, and, unless they stay in the shard, what attributes say of them."""

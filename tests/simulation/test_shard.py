@@ -10,6 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from segmentation.account import NEVER, Account, Standing
+from segmentation.classification import Traits
 from segmentation.events import MICROSECONDS_PER_DAY
 from segmentation.order_index import Basis
 from segmentation.policy import Policy
@@ -26,6 +27,8 @@ from streams.applying import PolicyOf
 from streams.changes import ChangeWriter
 from streams.dead_letters import dead_letter
 from streams.messages import (
+    Description,
+    Descriptions,
     HandedOver,
     NewPolicy,
     Outgoing,
@@ -33,6 +36,7 @@ from streams.messages import (
     Standings,
     Tick,
     decode_told,
+    encode_descriptions,
     encode_hand_over,
     encode_new_policy,
     encode_outgoing,
@@ -470,6 +474,60 @@ def test_an_account_that_was_handed_over_is_announced_no_more() -> None:
         assert not log.places[Topic.SEGMENT_CHANGES, 0].read(0, 9)[0]
         [sent] = log.places[Topic.STANDINGS, 0].read(0, 9)[0]
         assert decode_told(sent.value) == given
+        await shard.close()
+
+    simulated(test)
+
+
+def test_a_prospect_on_its_way_is_found_by_the_next_owner_where_it_was_placed() -> None:
+    """It is a member where it was when its other attributes come, and is placed there once more before it leaves."""
+
+    def record(offset: int, value: bytes) -> Record:
+        return Record((Topic.STANDINGS, 0), offset, 0, None, value, (), None, None)
+
+    def told_by(offset: int, standings: list[Standing], departures: list[Departure]) -> Record:
+        clock_us = 20_000 * MICROSECONDS_PER_DAY
+        message = Standings(0, {str(Topic.PURCHASES): offset + 1}, None, clock_us, "live", standings, departures)
+        return record(offset, encode_standings(message))
+
+    async def test(scene: Scene) -> None:
+        store = ShardStore(cast(Redis, scene.redis), "test", StageName.RANKING, 0)
+        await store.create()
+        policy = Policy.default().with_changes(population="region")
+
+        async def prospects() -> list[Any]:
+            return await scene.redis.zrange(store.keys.worklist_prospect, 0, -1)
+
+        async def claimed(number: int) -> RankingShard:
+            publisher = SimulatedPublisher(SimulatedLog(1, Random(0)), Random(0), transactional_id=f"{number}")
+            shard = _ranking(scene.redis, publisher, nothing, policy)
+            await shard.claim()
+            return shard
+
+        async def offer(shard: RankingShard, told: Record) -> None:
+            await shard.offer(Topic.STANDINGS, cast(Batch, OneBatch([told], told.offset, told.offset + 1)))
+            await asyncio.sleep(1)
+
+        shard = await claimed(1)
+        standing = Standing("a", "prospect", 0, 1, 20_000, "signup", "e", None, population="unknown")
+        moved = Description("a", "north", 1, Traits(("unknown", "unknown", "north"), 0, "", "north"))
+        await offer(shard, told_by(0, [standing], []))
+        await offer(shard, record(1, encode_descriptions(Descriptions(0, 1, [moved]))))
+        await offer(shard, told_by(2, [standing._replace(version=2)], []))
+        assert len(await prospects()) == 1
+        await shard.close()
+        shard = await claimed(2)
+        await offer(shard, told_by(3, [], [Departure("a", 1, "unknown", "north")]))
+        assert await prospects() == []
+        # a description that comes once more, of a stay that is over
+        await offer(
+            shard,
+            record(4, encode_descriptions(Descriptions(0, 1, [moved._replace(transfer=0, population="unknown")]))),
+        )
+        assert await store.load("traits", ["a"]) != [None], "of the stay in the north"
+        await offer(shard, told_by(5, [], [Departure("a", 2, "north", "south")]))
+        await offer(shard, record(6, encode_descriptions(Descriptions(0, 1, [moved]))))
+        assert await store.load("traits", ["a"]) == [None]
         await shard.close()
 
     simulated(test)
