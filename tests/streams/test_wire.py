@@ -384,7 +384,7 @@ def nested(opening: bytes, levels: int, closing: bytes) -> bytes:
 )
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_record_takes_long(kind: EventKind, fields: bytes) -> None:
-    """The worst that fits into a record costs no second, good or bad."""
+    """The worst that fits into a record costs a fraction of a second, good or bad."""
     value = spoiled(kind)[:-1] + b", " + fields + b"}"
     assert len(value) <= wire.RECORD_BYTES_MAX
     decoder = Decoder(POLICY, PARTITIONS)
@@ -394,7 +394,7 @@ def test_no_record_takes_long(kind: EventKind, fields: bytes) -> None:
     try:
         before = time.process_time()
         holds(decoder, kind, partition(KEY), KEY, value)
-        assert time.process_time() - before < 1.0
+        assert time.process_time() - before < 0.5
     finally:
         gc.enable()
 
