@@ -20,6 +20,8 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from segmentation.classification import holds, owner_of
 from segmentation.events import AttributeValue
 from segmentation.policy import MINUTES_A_DAY, AlertRule, CalmTable, Person, Policy, comparable, time_zone
+from segmentation.risk import LEVELS
+from segmentation.segments import TIERS
 
 K = TypeVar("K")
 
@@ -187,27 +189,28 @@ class AlertRules:
     def recipient(self, rule: AlertRule, news: News, attributes: Mapping[str, AttributeValue]) -> Recipient | None:
         """Whom a rule tells; None where it finds nobody. O(1)."""
         sought = {"owner": owner_of(attributes), "team": news.team}.get(rule.to or "", rule.to)
-        found = self._people.get(comparable(sought)) if sought else None
-        if found is not None:
-            name, person = found
-            return Recipient(
-                name, person.channel or rule.channel, person.address, person.timezone or self.calm.timezone
-            )
-        if rule.address is not None:
-            return Recipient(rule.address, rule.channel, rule.address, self.calm.timezone)
-        return None
+        return (self._person(sought, rule.channel) if sought else None) or self._at_address(rule)
 
     def recipient_now(self, recipient: Recipient, rule_name: str) -> Recipient:
         """Who was to be told, as the policy has them now: an address may have been put right. O(rules)."""
         rule = next((rule for rule in self.rules if rule.name == rule_name), None)
-        found = self._people.get(comparable(recipient.person))
-        if found is not None:
-            name, person = found
-            channel = person.channel or (rule.channel if rule else recipient.channel)
-            return Recipient(name, channel, person.address, person.timezone or self.calm.timezone)
-        if rule is not None and rule.address is not None and recipient.person == recipient.address:
-            return Recipient(rule.address, rule.channel, rule.address, self.calm.timezone)
-        return recipient
+        found = self._person(recipient.person, rule.channel if rule else recipient.channel)
+        if found is None and rule is not None and recipient.person == recipient.address:
+            found = self._at_address(rule)
+        return found or recipient
+
+    def _person(self, sought: str, channel: str) -> Recipient | None:
+        """Who has this name in `[people]`; by that channel, if they have none of their own."""
+        found = self._people.get(comparable(sought))
+        if found is None:
+            return None
+        name, person = found
+        return Recipient(name, person.channel or channel, person.address, person.timezone or self.calm.timezone)
+
+    def _at_address(self, rule: AlertRule) -> Recipient | None:
+        if rule.address is None:
+            return None
+        return Recipient(rule.address, rule.channel, rule.address, self.calm.timezone)
 
     def grace_us(self, rule: AlertRule) -> int:
         """How long an alert of this rule waits."""
@@ -442,8 +445,7 @@ def _is_beyond(before: str, after: str, now: str) -> bool:
     return False
 
 
-_ORDERS = (("commercial", "enterprise", "key"), ("low", "watch", "high"))
-"""Tiers, and levels of risk."""
+_ORDERS: tuple[tuple[str, ...], ...] = (TIERS, LEVELS)
 
 
 def _to(recipient: Recipient) -> tuple[str, str]:

@@ -155,17 +155,11 @@ class AlertsRole:
             policy=self.policy,
             partitions=self.partitions,
             facts_of=facts_reader(self.redis, settings.redis_prefix, self.partitions),
-            clock_of_accounts=self._clock_of_accounts,
+            clock_of_accounts=clock_reader(self.redis, settings.redis_prefix, self.partitions),
             channel_of=channel_of,
             wall_clock=wall_clock_us,
             failed=self._failure.tell,
         )
-
-    async def _clock_of_accounts(self) -> int:
-        prefix = self.settings.redis_prefix
-        stores = [ShardStore(self.redis, prefix, StageName.ACCOUNTS, number) for number in range(self.partitions)]
-        claims = [await store.peek() for store in stores]
-        return min(claim.state.get("clock_us", 0) if claim else 0 for claim in claims)
 
     async def bounds(self, partition: int, topics: Sequence[Topic]) -> dict[Topic, LogPosition]:
         """Where the log begins and ends in these places, whatever the partition."""
@@ -227,5 +221,17 @@ def facts_reader(
             profiles = await ShardStore(redis, prefix, StageName.ACCOUNTS, number).load("profiles", ids)
             facts |= {id_: Facts.of(decode_profile(profile)) for id_, profile in zip(ids, profiles, strict=True)}
         return facts
+
+    return read
+
+
+def clock_reader(redis: Redis, prefix: str, partitions: int) -> Callable[[], Awaitable[int]]:
+    """The time up to which the whole account stage has applied everything, in microseconds. A round trip a partition,
+    side by side."""
+    stores = [ShardStore(redis, prefix, StageName.ACCOUNTS, number) for number in range(partitions)]
+
+    async def read() -> int:
+        claims = await asyncio.gather(*(store.peek() for store in stores))
+        return min(claim.state.get("clock_us", 0) if claim else 0 for claim in claims)
 
     return read
