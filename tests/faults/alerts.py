@@ -17,12 +17,13 @@ from random import Random
 from typing import Any
 
 from aiokafka.errors import KafkaError
+from jiter import from_json
 
-from segmentation.alerts import LIVE, News
+from segmentation.alerts import LIVE, Alert, News, Status, alert_of
 from state.keys import LedgerName
 from state.shard_store import ShardStore
 from streams.alerting import ledger
-from streams.alerting.ledger import ABOUT_ACCOUNTS, message_id
+from streams.alerting.ledger import ABOUT_ACCOUNTS
 from streams.alerting.news import read_change
 from streams.alerting.reading import read_log
 from streams.cli import main
@@ -174,8 +175,12 @@ class Alerts:
         for place, bound in bounds.items():
             if claim.progress.get(place_name(*place), 0) < bound.end:
                 return f"alerts have not read {place_name(*place)}"
-        left = {name: await self._ledger.count(name) for name in ("alerts", "messages")}
-        return f"alerts have left {left}" if any(left.values()) else None
+        late = [alert.id for alert in await self._open_alerts() if alert.due_us <= claim.state["clock_us"]]
+        messages = await self._ledger.count("messages")
+        return f"alerts have left {len(late)} to decide about and {messages} messages" if late or messages else None
+
+    async def _open_alerts(self) -> list[Alert]:
+        return [alert_of(from_json(value)) async for _, value in self._ledger.scan("alerts")]
 
     async def violations(self) -> list[str]:
         """Of a schedule that is at rest: who has not heard of a change, and who has heard of it twice."""
@@ -187,15 +192,25 @@ class Alerts:
             told = Told.of(record)
             if told.data["mode"] == LIVE and record.offset >= self._begin[topic, record.partition].end:
                 times[f"{RULE}/{told.account}/move-{told.sequence}"] += 1
-        dropped = {entry["alert"] async for entry in read_log(self._ledger) if entry["status"] == "dropped"}
-        prefix = self._installation.settings.redis_prefix
+        # Those which wait for a digest on a day that does not come any more are not lost.
+        spared = {alert.id for alert in await self._open_alerts()}
+        messages: dict[str, set[str]] = {alert: set() for alert in times}
+        async for entry in read_log(self._ledger):
+            if entry["status"] == Status.DROPPED:
+                spared.add(entry["alert"])
+            elif entry["status"] == Status.HANDED_OVER and entry["alert"] in messages:
+                messages[entry["alert"]].add(entry["message_id"])
         received = Counter(message.id for message in self._receiver.messages)
-        sent = {alert: received[message_id(prefix, alert)] for alert in times}
-        wrongs += [f"alert lost: {alert}" for alert, count in sent.items() if not count and alert not in dropped]
+        wrongs += [
+            f"alert lost: {alert}"
+            for alert, ids in messages.items()
+            if alert not in spared and not any(received[id_] for id_ in ids)
+        ]
         # What is in the log twice, weeks apart in the time of the schedule, counts as new.
-        doubled = sum(max(0, count - 1) for alert, count in sent.items() if times[alert] == 1)
+        once = {id_ for alert, ids in messages.items() if times[alert] == 1 for id_ in ids}
+        doubled = sum(received[id_] - 1 for id_ in once if received[id_])
         if doubled > self._kills and not _TOLD_AGAIN & self._counts.keys():
-            wrongs.append(f"{doubled} alerts were doubled by {self._kills} crashes")
+            wrongs.append(f"{doubled} messages were doubled by {self._kills} crashes")
         return wrongs
 
 

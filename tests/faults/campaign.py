@@ -4,6 +4,8 @@ import asyncio
 import logging
 import multiprocessing
 import shutil
+from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from operator import attrgetter
 from pathlib import Path
@@ -12,7 +14,8 @@ from tests.faults.schedule import Outcome, Schedule
 from tests.servers import KafkaServer
 
 LOGS = Path("build/faults")
-SHOWN_MAX = 10
+SHOWN_MAX = 3
+"""Of the violations of one invariant; all are in violations.txt beside the workers' logs."""
 
 
 def run_side_by_side(seeds: range, jobs: int) -> list[Outcome]:
@@ -38,10 +41,21 @@ def run(seeds: range) -> list[Outcome]:
             outcome = asyncio.run(Schedule(seed, kafka, directory).run())
             outcomes.append(outcome)
             print(outcome.line(), flush=True)
-            for violation in outcome.violations[:SHOWN_MAX]:
+            for violation in _some_of_each_kind(outcome.violations):
                 print(f"  VIOLATED {violation[:400]}")
             if outcome.violations:
+                (directory / "violations.txt").write_text("\n".join(outcome.violations))
                 print(f"  logs: {directory}; again: make faults SEED={seed}", flush=True)
             elif len(seeds) > 1:
                 shutil.rmtree(directory)
     return outcomes
+
+
+def _some_of_each_kind(violations: list[str]) -> Iterator[str]:
+    seen: Counter[str] = Counter()
+    for violation in violations:
+        kind = violation.partition(":")[0]
+        seen[kind] += 1
+        if seen[kind] <= SHOWN_MAX:
+            yield violation
+    yield from (f"{kind}: {count} in all" for kind, count in seen.items() if count > SHOWN_MAX)

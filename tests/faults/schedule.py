@@ -191,7 +191,7 @@ class Schedule:
 
     def _judge(self, installation: Installation, report: Report) -> None:
         self._violations += [str(mismatch) for mismatch in report.mismatches]
-        if installation.settings.clock == "replay":
+        if installation.settings.clock == "replay" or report.mismatches:
             self._violations += [f"not compared: {warning}" for warning in report.warnings]
         if not report.events or not report.changes:
             self._violations.append(f"nothing happened: {report.line()}")
