@@ -26,6 +26,8 @@ class AppliedPolicy(NamedTuple):
     policy_hash: str
     is_silent: bool
     """Whether the changes that it makes are told as what nobody is to act upon."""
+    risk_hash: str = ""
+    """Of the risk rules applied with it. Wherever these come from in the end, what they change is its doing."""
 
 
 class Founding(NamedTuple):

@@ -143,4 +143,4 @@ def _new_application(
         problems |= dict.fromkeys(refusals(present, asked))
     if problems:
         raise CannotApply(f"this takes a new state, worked out from the log: {'; '.join(problems)}")
-    return AppliedPolicy(founding.number + 1, asked.canonical(), asked.hash, is_silent)
+    return AppliedPolicy(founding.number + 1, asked.canonical(), asked.hash, is_silent, asked.risk_hash)

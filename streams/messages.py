@@ -65,6 +65,7 @@ class SwitchMessage(BaseModel):
     policy: dict[str, Any]
     number: int = Field(ge=1, lt=2**32)
     silent: bool
+    risk_hash: str = Field(default="", max_length=64)
     ends: dict[str, int] = Field(max_length=16)
 
 
@@ -72,7 +73,8 @@ def encode_switch(switch: PolicySwitch) -> bytes:
     """JSON, so that a person can read in the log what was applied."""
     applied, ends = switch
     rules = json.loads(applied.policy)
-    return json_bytes({"policy": rules, "number": applied.number, "silent": applied.is_silent, "ends": ends})
+    fields = {"number": applied.number, "silent": applied.is_silent, "risk_hash": applied.risk_hash}
+    return json_bytes({"policy": rules, **fields, "ends": ends})
 
 
 def encode_tick(tick: Tick) -> bytes:
@@ -111,7 +113,7 @@ def _decode_switch(value: bytes) -> PolicySwitch:
     except ValidationError as error:
         wrong = error.errors(include_input=False, include_url=False)[0]
         raise ValueError(f"not a policy to apply: {wrong['loc']!s:.200}: {wrong['msg']:.100}") from None
-    applied = AppliedPolicy(message.number, policy.canonical(), policy.hash, message.silent)
+    applied = AppliedPolicy(message.number, policy.canonical(), policy.hash, message.silent, message.risk_hash)
     return PolicySwitch(applied, message.ends)
 
 
@@ -234,7 +236,7 @@ _pack = msgpack.Packer(default=_pack_large).pack
 _STANDINGS_FORMAT = 4
 _DESCRIPTIONS_FORMAT = "descriptions 2"
 _HAND_OVER_FORMAT = "hand-over 1"
-_POLICY_FORMAT = "policy 1"
+_POLICY_FORMAT = "policy 2"
 _FORMATS = (_STANDINGS_FORMAT, _DESCRIPTIONS_FORMAT, _HAND_OVER_FORMAT, _POLICY_FORMAT)
 
 
@@ -356,7 +358,7 @@ _validate_hand_over = TypeAdapter(
 ).validate_python
 """The fields of HandedOver, in order."""
 _validate_new_policy = TypeAdapter(
-    tuple[_Unsigned32, _Unsigned63, bool, tuple[_Unsigned32, str, str, bool]], config=ConfigDict(strict=True)
+    tuple[_Unsigned32, _Unsigned63, bool, tuple[_Unsigned32, str, str, bool, str]], config=ConfigDict(strict=True)
 ).validate_python
 """The fields of NewPolicy, in order."""
 

@@ -117,8 +117,6 @@ class RankingShard(Shard):
         self.retold_from: dict[str, int] = state.get("retold_from", {})
         """Of each source, where in its ticks it began to tell all accounts anew: what it tells with a smaller offset is
         from a way that was lost, and will be told again."""
-        self.silent_risk_hash: str | None = state.get("silent_risk_hash")
-        """Of the risk rules that were applied silently."""
         self.clock_us: int = state.get("clock_us", 0)
         self.counts: dict[str, int] = {"applied": 0, "duplicates": 0, "dead_letters": 0} | state.get("counts", {})
         self.changes: int = state.get("changes", 0)
@@ -446,7 +444,6 @@ class RankingShard(Shard):
             "next_policy": self.next_policy and [*self.next_policy],
             "awaited": self.awaited,
             "retold_from": self.retold_from,
-            "silent_risk_hash": self.silent_risk_hash,
             "backfill_until": self.backfill_until,
         }
 
@@ -610,8 +607,6 @@ class RankingShard(Shard):
         self._go_by(policy)
         log.info("%s ranks by policy %s from now on", self, policy.version)
         self.is_policy_to_blame = True
-        if self.applied is not None and self.applied.is_silent:
-            self.silent_risk_hash = self._policy_risk_hash
         await self._begin_to_watch()
         return {
             population: population.adopt(basis=Basis(policy.basis), boundaries=policy.boundaries, band=policy.band_bp)
@@ -833,7 +828,9 @@ class RankingShard(Shard):
             return False
         if isinstance(change, Change):
             return change.cause.kind is CauseKind.POLICY_CHANGED
-        return change.trigger is Trigger.POLICY_CHANGED and self._policy_risk_hash == self.silent_risk_hash
+        # its risk rules may come later than the others: from the next worker, where the store forgot what was applied
+        is_its_doing = self.is_policy_to_blame or self._policy_risk_hash == self.applied.risk_hash
+        return change.trigger is Trigger.POLICY_CHANGED and is_its_doing
 
     def _dead_letter(self, record: Record, message: str) -> Outgoing:
         return dead_letter(

@@ -347,9 +347,7 @@ def _changes(snapshot: Snapshot, log: SimulatedLog, kind: Chains) -> Iterator[Wr
             chain.append((data, record))
             of_policy = data["cause"]["kind"] if kind is SEGMENTS else data["trigger"]
             is_silent = of_policy == "policy_changed" and data["policy_version"].endswith(SILENT)
-            # Not yet mended, see "Known to be wrong" in docs/reliability.md: of a change of risk it may be forgotten.
-            is_forgotten = kind is RISKS and is_silent and data["mode"] != "silent"
-            if (data["mode"] == "silent") is not is_silent and not is_forgotten:
+            if (data["mode"] == "silent") is not is_silent:
                 yield Wrong("silent_mode", f"{account_id}:{sequence}", is_silent, data)
     latest = {(record.key or b"").decode(): record for record in all_records(log, kind.latest)}
     members = {account_id: member for account_id, (member, _) in snapshot.members().items()}

@@ -756,7 +756,7 @@ BY_ACCOUNTS = BY_REVENUE.with_changes(version="by-accounts", basis="accounts", n
 
 def applied(policy: Policy, number: int = 1, *, is_silent: bool = False) -> AppliedPolicy:
     """As it is noted and told."""
-    return AppliedPolicy(number, policy.canonical(), policy.hash, is_silent)
+    return AppliedPolicy(number, policy.canonical(), policy.hash, is_silent, policy.risk_hash)
 
 
 class Telling:
@@ -772,10 +772,10 @@ class Telling:
         await ShardStore(cast(Redis, self.redis), "test", StageName.RANKING, 0).create()
         return await self.claimed()
 
-    async def claimed(self) -> RankingShard:
-        """As the next worker has it."""
+    async def claimed(self, policy: Policy = BY_REVENUE) -> RankingShard:
+        """As the next worker has it, with what decides no segment from this policy."""
         publisher = SimulatedPublisher(self.log, Random(0), transactional_id="ranking")
-        shard = _ranking(self.redis, publisher, nothing, BY_REVENUE, partitions=2)
+        shard = _ranking(self.redis, publisher, nothing, policy, partitions=2)
         await shard.claim()
         return shard
 
@@ -788,6 +788,11 @@ class Telling:
         begin, self._end = self._end, self._end + len(values)
         await shard.offer(Topic.STANDINGS, cast(Batch, OneBatch(records, begin, self._end)))
         await asyncio.sleep(1)
+
+    def risk_changes(self) -> list[tuple[str, str, str, str]]:
+        """Account, level, trigger and mode."""
+        found = [json.loads(record.value or b"") for record in self.log.places[Topic.CHURN_RISK, 0].read(0, 99)[0]]
+        return [(c["account_id"], c["current_level"], c["trigger"], c["mode"]) for c in found]
 
     def changes(self) -> list[tuple[str, str, str, str, str]]:
         """Account, segment, cause, mode and version of the policy."""
@@ -803,7 +808,11 @@ def told_of(source: int, ticks: int, *standings: tuple[str, int, int]) -> bytes:
         Standing(name, "established", revenue_minor, version, 1, "purchase", None, None)
         for name, revenue_minor, version in standings
     ]
-    return encode_standings(Standings(source, {str(Topic.TICKS): ticks}, None, MICROSECONDS_PER_DAY, "live", told))
+    return encode_standings(_of_standings(ticks, *told, source=source))
+
+
+def _of_standings(ticks: int, *told: Standing, source: int = 0) -> Standings:
+    return Standings(source, {str(Topic.TICKS): ticks}, None, MICROSECONDS_PER_DAY, "live", [*told])
 
 
 @pytest.mark.parametrize("is_silent", [False, True])
@@ -835,6 +844,36 @@ def test_accounts_are_ranked_by_another_policy_once_every_shard_tells_by_it(is_s
             ("a", "enterprise", "boundary_moved", "live", "by-accounts"),
             ("c", "key", "purchase", "live", "by-accounts"),
         ]
+        await shard.close()
+
+    simulated(test)
+
+
+@pytest.mark.parametrize("is_silent", [False, True])
+def test_risk_rules_that_come_later_than_the_policy_they_were_applied_with_are_its_doing(is_silent: bool) -> None:
+    """Where the store forgot what was applied, a shard learns of it from the log, and of its risk rules from a file."""
+
+    async def test(scene: Scene) -> None:
+        telling = Telling(scene)
+        shard = await telling.begin()
+        bought = Standing("a", "established", 50, 2, 1, "purchase", None, None, 1, 1, 1)
+        await telling.tell(shard, told_of(1, 1), encode_standings(_of_standings(1, bought)), told_of(0, 1))
+        asked = BY_ACCOUNTS.with_changes(risk={"watch": 1, "high": 2, "band": 0})
+        switch = applied(asked, is_silent=is_silent)
+        for source in (0, 1):
+            anew = encode_new_policy(NewPolicy(source, 2, True, switch))
+            again = [encode_standings(_of_standings(2, bought._replace(version=3)))] if source == 0 else []
+            await telling.tell(shard, anew, *again, told_of(source, 2))
+        assert (shard.applied, telling.risk_changes()) == (switch, [])
+        await shard.close()
+        shard = await telling.claimed(asked)
+        await asyncio.sleep(1)
+        assert telling.risk_changes() == [("a", "high", "policy_changed", "silent" if is_silent else "live")]
+        await shard.close()
+        # rules that were not applied with it are announced, however it was applied
+        shard = await telling.claimed(BY_REVENUE)
+        await asyncio.sleep(1)
+        assert telling.risk_changes()[1:] == [("a", "watch", "policy_changed", "live")]
         await shard.close()
 
     simulated(test)
