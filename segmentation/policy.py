@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, date, tzinfo
 from decimal import Decimal
 from difflib import get_close_matches
-from functools import lru_cache
+from functools import cache, cached_property, lru_cache
 from importlib.resources import files
 from itertools import pairwise
 from math import isfinite
@@ -853,6 +853,7 @@ class Policy(BaseModel):
             yield Problem("band", _percent(self.band_bp), f"less than {limit}: with these tiers wider bands overlap")
 
     @classmethod
+    @cache
     def default(cls) -> "Policy":
         """The policy that holds where nobody wrote one."""
         name = "default_policy.toml"
@@ -975,9 +976,13 @@ class Policy(BaseModel):
         Risk, classes and strategies are not in it: they may be edited while the state stays.
         `Policy.model_validate_json` makes a policy with the same rules of it again.
         """
+        return self._canonical_rules
+
+    @cached_property
+    def _canonical_rules(self) -> str:
         return _canonical(self._rules())
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """SHA-256 of `canonical()`, in hexadecimal."""
         return _hash(self.canonical())
@@ -994,18 +999,22 @@ class Policy(BaseModel):
         """
         return _differences(other_canonical, self._rules())
 
-    @property
+    @cached_property
     def risk_hash(self) -> str:
         """SHA-256 of `[risk]` and `[model]`: equal for policies by which each account has the same risk."""
         return _hash(_canonical(self._risk()))
 
-    @property
+    @cached_property
     def classification_hash(self) -> str:
         """SHA-256 of bands, classes, icp and needs: equal for policies by which each account has the same traits."""
         return _hash(_canonical(self._classification()))
 
     def canonical_rest(self) -> str:
         """All that is not in `canonical()`, in the same form."""
+        return self._canonical_rest
+
+    @cached_property
+    def _canonical_rest(self) -> str:
         return _canonical(self._rest())
 
     def rest_differences(self, other_canonical: str) -> list[str]:

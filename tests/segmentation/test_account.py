@@ -104,7 +104,7 @@ def _batches(events: Sequence[Event], rng: random.Random) -> list[list[Event]]:
     return [list(events[start:end]) for start, end in pairwise(cuts)]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(sets_of_events, policies, policies, st.randoms(use_true_random=False))
 def test_an_account_that_goes_by_another_policy_is_what_it_would_be_had_it_always(
     events: list[Event], policy: Policy, other: Policy, rng: random.Random
@@ -133,7 +133,7 @@ def test_an_account_that_goes_by_another_policy_is_what_it_would_be_had_it_alway
         assert stored.standing == by_definition(told, day, stored.policy)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(sets_of_events, policies, st.randoms(use_true_random=False))
 def test_after_every_batch_an_account_is_what_its_events_and_the_day_say(
     events: list[Event], policy: Policy, rng: random.Random
@@ -154,7 +154,7 @@ def test_after_every_batch_an_account_is_what_its_events_and_the_day_say(
             stored.reopen()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(sets_of_events, policies, st.randoms(use_true_random=False))
 def test_the_clock_that_looks_only_when_an_account_is_due_misses_nothing(
     events: list[Event], policy: Policy, rng: random.Random
@@ -175,7 +175,7 @@ def test_the_clock_that_looks_only_when_an_account_is_due_misses_nothing(
     assert not stored.history.blocks, "the window is empty, and closed blocks are still stored"
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(sets_of_events, policies, st.integers(1, 60), st.randoms(use_true_random=False))
 def test_order_duplicates_and_cuts_leave_no_trace(
     events: list[Event], policy: Policy, last_day: int, rng: random.Random
@@ -195,7 +195,7 @@ def test_order_duplicates_and_cuts_leave_no_trace(
     assert ends[0] == ends[1]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(sets_of_events, policies, st.randoms(use_true_random=False))
 def test_an_event_is_new_once_while_its_day_is_remembered(
     events: list[Event], policy: Policy, rng: random.Random
@@ -217,7 +217,7 @@ def test_an_event_is_new_once_while_its_day_is_remembered(
             stored.reopen()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(sets_of_events, policies, st.randoms(use_true_random=False))
 def test_the_reason_of_a_due_day_tells_what_changed(events: list[Event], policy: Policy, rng: random.Random) -> None:
     """Advancing says why wherever the stage or the revenue was another one on any of the days passed over."""

@@ -482,7 +482,7 @@ QUIET = st.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(steps=STEPS, rules=RULES, calm=CALM, quiet=QUIET, owner=st.sampled_from(["kim", "ada"]))
 @example(
     steps=[

@@ -122,7 +122,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(steps)
 def test_a_ledger_is_its_list_of_entries_whatever_is_loaded(steps: list[Step]) -> None:
     """Ids are found exactly, sums and due days are right, and the blocks asked for are enough."""
@@ -131,7 +131,7 @@ def test_a_ledger_is_its_list_of_entries_whatever_is_loaded(steps: list[Step]) -
         model.carry_out(step)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(steps)
 def test_the_store_holds_exactly_what_the_index_names(steps: list[Step]) -> None:
     """No block is left behind, none is missing, and its summary is true; in the end nothing is stored."""
@@ -152,7 +152,7 @@ def test_the_store_holds_exactly_what_the_index_names(steps: list[Step]) -> None
     assert model.sum == 0
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(steps)
 def test_entries_in_the_window_are_all_there(steps: list[Step]) -> None:
     """Whatever lies in the window or ahead is held once; what is held was taken."""

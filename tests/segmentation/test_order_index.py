@@ -106,9 +106,7 @@ class OrderIndexMachine(RuleBasedStateMachine):
 
 def test_any_changes_in_any_order_keep_the_index_right() -> None:
     """Hypothesis chooses the changes, and shrinks what fails to the fewest of them."""
-    run_state_machine_as_test(
-        OrderIndexMachine, settings=settings(max_examples=60, stateful_step_count=40, deadline=None)
-    )
+    run_state_machine_as_test(OrderIndexMachine, settings=settings(max_examples=60, stateful_step_count=40))
 
 
 def filled(revenues: list[int], load: int = 4) -> OrderIndex:

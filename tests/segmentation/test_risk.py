@@ -96,7 +96,7 @@ def test_silence_raises_the_level_on_the_day_that_was_worked_out() -> None:
     assert len(looks) <= 7
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(st.tuples(st.integers(1, 60), st.sampled_from(["buys", *EVIDENCE]), st.integers(-3, 40)), max_size=25),
     st.sampled_from([RULES, RiskRules.of(Policy.default()), RULES._replace(horizon_days=7, evidence_days=9)]),

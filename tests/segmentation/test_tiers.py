@@ -96,7 +96,7 @@ def test_random_batches_reach_every_kind_of_move() -> None:
     assert min(seen[what] for what in [*Cause, "entered", "left", "displaced", "two tiers at once"]) >= 5
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     basis=st.sampled_from(Basis),
     band=st.sampled_from([0, 200, 1000]),
@@ -120,7 +120,7 @@ def test_any_prefix_gives_what_brute_force_gives(basis: Basis, band: int, batche
         assert_same(tiers, reference)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     basis=st.sampled_from(Basis),
     batches=st.lists(

@@ -244,7 +244,7 @@ class WorklistMachine(RuleBasedStateMachine):
 
 def test_everybody_is_in_their_place_whatever_happens() -> None:
     """Hypothesis chooses what happens, and shrinks what fails to the fewest steps of it."""
-    often = settings(max_examples=150, stateful_step_count=30, deadline=None)
+    often = settings(max_examples=150, stateful_step_count=30)
     run_state_machine_as_test(WorklistMachine, settings=often)
 
 

@@ -31,7 +31,7 @@ names = st.sampled_from(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(names, arguments)
 def test_commands_are_packed_as_redis_py_packs_them(name: str, rest: list[str | bytes | int | float]) -> None:
     """Names of two words are two words, and arguments of any bytes stay whole."""

@@ -29,7 +29,7 @@ entries = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(days, days, days, counts, revenues, st.booleans(), st.lists(st.integers(20_000, 20_729)), entries)
 def test_an_account_is_read_as_it_was_written(
     day: int,
@@ -94,7 +94,7 @@ def test_an_account_without_anything_has_no_index() -> None:
 optional_tiers = st.one_of(st.none(), st.integers(0, 2))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.sampled_from(Stage),
     revenues,
@@ -188,7 +188,7 @@ fields = st.dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(fields)
 def test_a_profile_is_read_as_it_was_written(stated: dict[str, tuple[AttributeValue, int]]) -> None:
     """Values keep their type: 1 and 1.0 are two statements; and the same profile is always the same bytes."""

@@ -52,7 +52,6 @@ PARTITIONS = 4
 PARTITION = partition_of(KEY, PARTITIONS)
 
 fuzz = settings(
-    deadline=None,
     max_examples=max(1, RECORDS // VARIANTS),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
