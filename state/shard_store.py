@@ -51,7 +51,7 @@ class Claim(NamedTuple):
     state: dict[str, Any]
     """The stage's own small state."""
     told: dict[str, int]
-    """Partition of the compacted topic -> offset up to which this shard knows what it told the world."""
+    """Partition of an output topic -> offset up to which this shard knows what it told the world."""
 
 
 class Commit:

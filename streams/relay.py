@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 from state.shard_store import OUTBOX_READ_BYTES, Refused, ShardStore
 from streams.backoff import Backoff
 from streams.messages import Outgoing, decode_outgoing
-from streams.topics import DEAD_LETTER_BYTES_MAX, TOLD_TOPICS, Topic, TopicNames, place_name
+from streams.topics import DEAD_LETTER_BYTES_MAX, Topic, TopicNames, place_name
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ STOP_SECONDS = 2.0
 """How long a producer may take to end. It retries for ever, so without its broker it would never."""
 
 Told = dict[str, int]
-"""Partition of a compacted topic (`place_name`) -> offset after the last record that was published there."""
+"""Partition of a topic that others read (`place_name`) -> offset after the last record that was published there."""
 
 
 class Publisher(Protocol):
@@ -188,7 +188,7 @@ async def _send(producer: AIOKafkaProducer, records: list[Outgoing], names: Topi
         future.add_done_callback(_heard)  # after the first failure nobody asks for the others
     for topic, future, count in sent:
         metadata = await future
-        if topic in TOLD_TOPICS:
+        if topic != Topic.STANDINGS:
             told[place_name(topic, metadata.partition)] = metadata.offset + count
     return told
 

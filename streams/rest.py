@@ -41,7 +41,7 @@ class ShardNow(NamedTuple):
     due_day: int
     """The first day on which time alone may change an account; NEVER if none."""
     told: dict[str, int]
-    """Partition of a compacted topic (`place_name`) -> offset after the last record that the shard published there."""
+    """Partition of an output topic (`place_name`) -> offset after the last record that the shard published there."""
 
     @property
     def clock_us(self) -> int:
@@ -246,9 +246,10 @@ async def unrest(redis: Redis, reader: LogReader, settings: Settings, *, until_p
 
 
 async def _invisible(reader: LogReader, now: ShardsNow) -> str | None:
-    """A partition whose newest changes cannot be read yet: a transaction's markers come a moment after its end."""
+    """A partition whose newest records cannot be read yet: a transaction's markers come a moment after its end, in one
+    partition before the other."""
     told: dict[tuple[Topic, int], int] = {}
-    for shard in now.ranking:
+    for shard in (*now.accounts, *now.ranking):
         for name, end in shard.told.items():
             place = place_of(name)
             told[place] = max(end, told.get(place, 0))
