@@ -40,7 +40,7 @@ test: $(STAMP) ## all tests that need nothing but .venv
 	$(BIN)/python -m pytest --ignore=tests/kafka --numprocesses=4 --dist=worksteal $(PYTEST_FLAGS)
 
 test-kafka: $(STAMP) ## the tests on Apache Kafka and Redis (Java 17, Maven and redis-server needed)
-	RESEGMENT_FORBID_SKIPS=1 $(BIN)/python -m pytest tests/kafka $(PYTEST_FLAGS)
+	RESEGMENT_FORBID_SKIPS=1 $(BIN)/python -m pytest tests/kafka --numprocesses=2 --dist=worksteal $(PYTEST_FLAGS)
 
 # The same seed is the same schedule in any process: what is ordered by a hash must be ordered the same.
 simulate: $(STAMP) ## both stages under faults in simulated time: N=20000 schedules, or SEED=n, one of them again

@@ -70,12 +70,12 @@ class LogContract:
             assert {record.partition for record in found} == {HOME}
         await publisher.close()
 
-    async def test_a_publisher_says_how_far_the_compacted_topic_reaches(self, log: LogUnderTest) -> None:
+    async def test_a_publisher_says_how_far_each_topic_reaches(self, log: LogUnderTest) -> None:
         """The offset after the last record, not after what follows it: a marker of the transaction takes the next."""
         publisher = await _claimed(log, "a")
-        assert await publisher.publish(_some(log, b"0", b"1")) == {place_name(Topic.SEGMENTS, HOME): 2}
+        assert await publisher.publish(_some(log, b"0", b"1")) == {place_name(topic, HOME): 2 for topic in BOTH}
         await _until(lambda: _end(log, Topic.SEGMENTS), 3)
-        assert await publisher.publish(_some(log, b"2")) == {place_name(Topic.SEGMENTS, HOME): 4}
+        assert await publisher.publish(_some(log, b"2")) == {place_name(topic, HOME): 4 for topic in BOTH}
         await _until(lambda: _end(log, Topic.SEGMENTS), 5)
         assert [record.offset for record in await _records(log, Topic.SEGMENTS)] == [0, 1, 3]
         await publisher.close()
