@@ -15,17 +15,15 @@ from segmentation.events import MICROSECONDS_PER_DAY
 from segmentation.order_index import Basis
 from segmentation.policy import Policy
 from segmentation.population import CauseKind, Change, Member, Population, effective_at_us, fall_day
-from segmentation.risk import LEVELS, Level, RiskChange, Trigger
+from segmentation.risk import LEVELS, RiskChange, Trigger
 from segmentation.risk_watch import RiskWatch
-from segmentation.segments import Segment
-from segmentation.transfers import HandOver, Told
+from segmentation.transfers import HandOver
 from segmentation.worklist import SEPARATOR
 from state.documents import decode_member, decode_transfer, encode_member, encode_transfer
 from state.shard_store import Claim, Commit, Refused, ShardStore
 from streams.applying import PolicyOf, applied_of
-from streams.changes import INPUT_OFFSET, TRANSFER, ChangeData, ChangeWriter, RiskData
+from streams.changes import INPUT_OFFSET, ChangeWriter
 from streams.dead_letters import dead_letter
-from streams.instants import parse_instant
 from streams.messages import (
     ChangeMode,
     Description,
@@ -36,15 +34,12 @@ from streams.messages import (
     Outgoing,
     Reached,
     Standings,
-    decode_outgoing,
     decode_told,
     encode_hand_over,
-    encode_outgoing,
-    header,
-    json_object,
 )
 from streams.shard import CorruptState, Record, Shard
-from streams.topics import Topic, place_name
+from streams.told import learn
+from streams.topics import Topic
 from streams.worklists import Worklists
 
 log = logging.getLogger(__name__)
@@ -68,8 +63,6 @@ LOOKS_AT_ONCE = 1_000
 """Accounts that are looked at in one commit because silence may have changed their risk."""
 
 Message = Standings | Descriptions | HandedOver | NewPolicy
-ChangeId = tuple[Topic, str, int]
-"""Of a change: the compacted topic that it is for, account and sequence. Of a hand-over: its key, and its number."""
 
 
 class RankingShard(Shard):
@@ -265,34 +258,19 @@ class RankingShard(Shard):
         return self.populations[name]
 
     async def _learn_what_was_told(self, told: dict[str, int]) -> None:
-        """A store that lost its newest writes does not know its newest changes, but the world does.
+        """Know what the world was told since the store was last written, whether the store knows it or not.
 
-        Their sequences and segments are taken over, and nothing is announced until the shard has read on to where it
-        was when it made them: then only what differs is. `told` is brought to where everything before is known.
+        Nothing is announced until the shard has read on to where it was when it told what the store does not know: then
+        only what differs is. `told` is brought to where everything before is known.
         """
-        self._learned: list[tuple[Population, str]] = []
-        outbox = await self._waiting_records()
-        waiting = {change_id: record.value for _, change_id, record in outbox if change_id}
-        until = self.muted_until
-        latest: dict[tuple[Topic, str], int] = {}
-        forked: set[tuple[Topic, str]] = set()
-        read: dict[str, int] = {}
-        async for topic, record in self._read_told(told):
-            read[place_name(topic, record.partition)] = record.offset + 1
-            told_news = self._told_by_this_shard(topic, record)
-            if told_news is None:
-                continue
-            name, account_id, number, data = told_news
-            chain = topic, f"{account_id}{SEPARATOR}{name}" if topic is Topic.HAND_OVERS else account_id
-            latest[chain] = number
-            is_fork = waiting.get((*chain, number), record.value) != record.value and chain not in forked
-            if is_fork:
-                forked.add(chain)
-            population = self._population(name)
-            if self._was_told(population, data, int(header(record.headers, TRANSFER) or 0), instead=is_fork):
-                self._learned.append((population, account_id))
-                until = max(until, int(header(record.headers, INPUT_OFFSET) or 0))
+        # without transactions one worker is the limit, and it may repeat itself
+        outbox = await self.store.whole_outbox() if self.publisher.is_atomic else []
+        lesson = await learn(
+            self._read_told(told), outbox, self._population, lambda name: self._partition_of(name) == self.partition
+        )
+        self._learned = lesson.learned
         if self._learned:
+            until = max(self.muted_until, lesson.until)
             log.warning(
                 "the store had lost %d changes that were announced; reading on silently",
                 len(self._learned),
@@ -309,106 +287,15 @@ class RankingShard(Shard):
                 if member is not None:
                     # a fall that was learnt may raise the level, and on another day than was worked out without it
                     self._watch.look(member, max(member.day, self.watched_day))
-        kept = [
-            self._corrected(entry, record)
-            for entry, change_id, record in outbox
-            if not change_id
-            # a hand-over may be told again, for a population that was lost
-            or change_id[0] is Topic.HAND_OVERS
-            or (
-                change_id[:2] not in forked
-                # Not, greater than all that were told: who began to tell them again may have come to an earlier one
-                # only, and in a compacted topic that would stay the latest.
-                and change_id[2] > latest.get(change_id[:2], 0)
-                and not self._is_of_the_past(change_id, record)
-            )
-        ]
-        if kept != [entry for entry, _, _ in outbox]:
+        if lesson.kept != outbox:
             commit = self._commit_to(self.progress[Topic.STANDINGS])
             self._write_transfers(commit)
-            commit.trim, commit.outbox, commit.state = len(outbox), kept, self._state()
+            commit.trim, commit.outbox, commit.state = len(outbox), lesson.kept, self._state()
             await self.store.commit(commit)
             self._learned.clear()
-        self._has_read = bool(read) and not self._learned
+        self._has_read = bool(lesson.read) and not self._learned
         if self._has_read:
-            told |= read
-
-    def _told_by_this_shard(
-        self, topic: Topic, record: Record
-    ) -> tuple[str, str, int, ChangeData | RiskData | HandOver] | None:
-        """Population, account, number and content of what one of this shard's populations told; None for another's."""
-        if record.value is None:
-            return None
-        if topic is Topic.HAND_OVERS:
-            message = decode_told(record.value)
-            assert isinstance(message, HandedOver)
-            account_id, transfer, name, *_ = given = message.hand_over
-            return (name, account_id, transfer, given) if self._partition_of(name) == self.partition else None
-        # most may be another shard's, which a whole check of each would take five times as long to find out
-        if self._partition_of(json_object(record.value)["population"]) != self.partition:
-            return None
-        data = (RiskData if topic is Topic.RISKS else ChangeData).model_validate_json(record.value)
-        return data.population, data.account_id, data.sequence, data
-
-    def _was_told(
-        self, population: Population, data: ChangeData | RiskData | HandOver, transfer: int, *, instead: bool
-    ) -> bool:
-        if isinstance(data, HandOver):
-            return population.learn(data)
-        effective_at_us = parse_instant(data.effective_at)
-        if isinstance(data, ChangeData):
-            fell_on = fall_day(data.direction, effective_at_us)
-            told = Told(data.population, data.sequence, Segment(data.current_segment), effective_at_us, fell_on)
-        else:
-            told = Told(
-                risk_sequence=data.sequence, risk_level=Level(data.current_level), risk_effective_at_us=effective_at_us
-            )
-        return population.was_told(data.account_id, transfer, told, instead=instead)
-
-    def _is_of_the_past(self, change_id: ChangeId, record: Outgoing) -> bool:
-        """Whether a change that waits was decided after the account was handed over, by who did not know."""
-        topic, account_id, sequence = change_id
-        population = self._population(json_object(record.value)["population"])
-        known, transfer = population.transfers.get(account_id), int(header(record.headers, TRANSFER) or 0)
-        if transfer >= known.left:
-            return False
-        told = known.given.told if known.given is not None and known.given.transfer == transfer + 1 else Told()
-        return sequence > (told.risk_sequence if topic is Topic.RISKS else told.sequence)
-
-    def _corrected(self, entry: bytes, record: Outgoing) -> bytes:
-        """A hand-over that waits says what the world was really told."""
-        if Topic.HAND_OVERS not in record.topics:
-            return entry
-        message = decode_told(record.value)
-        assert isinstance(message, HandedOver)
-        given = self._population(message.hand_over.population).transfers.get(message.hand_over.account_id).given
-        if given is None or given.transfer != message.hand_over.transfer or given == message.hand_over:
-            return entry
-        return encode_outgoing(record._replace(value=encode_hand_over(message._replace(hand_over=given))))
-
-    async def _waiting_records(self) -> list[tuple[bytes, ChangeId | None, Outgoing]]:
-        """What waits in the outbox, each with the change that it is.
-
-        Some of it the world may have been told already. Told again it might follow a later change, and who reads the
-        compacted topic would take it for the latest. And some may say something else than the world was told: a worker
-        that slept while the store went back to where it was its own goes on there, on a way that others have gone
-        already, and puts into the outbox what the broker then refuses to take from it.
-        """
-        if not self.publisher.is_atomic:
-            return []  # one worker is the limit, and it may repeat itself
-        waiting = []
-        for entry in await self.store.whole_outbox():
-            record, change_id = decode_outgoing(entry), None
-            if Topic.HAND_OVERS in record.topics:
-                message = decode_told(record.value)
-                assert isinstance(message, HandedOver)
-                change_id = Topic.HAND_OVERS, (record.key or b"").decode(), message.hand_over.transfer
-            for topic in (Topic.SEGMENTS, Topic.RISKS):
-                if topic in record.topics:
-                    account_id, _, sequence = (header(record.headers, "ce_id") or "").rpartition(":")
-                    change_id = topic, account_id, int(sequence)
-            waiting.append((entry, change_id, record))
-        return waiting
+            told |= lesson.read
 
     async def watch_reading(self) -> None:
         """And note how far was read of what the world was told, so that whoever claims the shard next need not again.
