@@ -31,6 +31,8 @@ LIFE_SECONDS_MIN = 4.0
 """Some schedules have but one fault that is over at once; there is to be something for it to harm."""
 VERIFICATIONS_MAX = 3
 """A verification during which something moved says so, and is done again."""
+LOOK_AGAIN_SECONDS = 3.0
+"""After mismatches: what is lost stays so, and what was late does not."""
 REST_SECONDS = 60.0
 """Within so many seconds after the last fault everything is at rest, on a busy machine. The longest that anybody waits
 by himself is 20 s, for a producer of which a broker that was killed knows nothing any more."""
@@ -152,19 +154,19 @@ class Schedule:
             if crew.wrongs or told.wrongs or self._violations:
                 return 0, 0, rest_seconds  # there is nothing to compare, or not yet
             for _ in range(VERIFICATIONS_MAX):
-                report = await verify(
-                    installation.settings,
-                    installation.policy,
-                    installation.redis,
-                    installation.reader,
-                    rest_timeout_seconds=5,
-                )
+                report = await _verify(installation)
                 # Where workers tick by themselves there is always news, and what is under way is no mismatch for long;
                 # else it was the last of a rebalance.
                 if not report.warnings or (installation.settings.clock == "wall" and not report.mismatches):
                     break
                 await self._rest(installation, crew, told, life.now_us)
             self._judge(installation, report)
+            if report.mismatches:
+                await asyncio.sleep(LOOK_AGAIN_SECONDS)
+                again = await _verify(installation)
+                self._violations.append(
+                    f"looked at again: {again.mismatch_count} of {report.mismatch_count} mismatches; {again.warnings}"
+                )
             self._violations += await told.violations()
             return report.events, report.changes, rest_seconds
         finally:
@@ -195,6 +197,16 @@ class Schedule:
             self._violations += [f"not compared: {warning}" for warning in report.warnings]
         if not report.events or not report.changes:
             self._violations.append(f"nothing happened: {report.line()}")
+
+
+async def _verify(installation: Installation) -> Report:
+    return await verify(
+        installation.settings,
+        installation.policy,
+        installation.redis,
+        installation.reader,
+        rest_timeout_seconds=5,
+    )
 
 
 async def _unrest(installation: Installation, now_us: int) -> str | None:
