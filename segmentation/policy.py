@@ -976,10 +976,6 @@ class Policy(BaseModel):
         Risk, classes and strategies are not in it: they may be edited while the state stays.
         `Policy.model_validate_json` makes a policy with the same rules of it again.
         """
-        return self._canonical_rules
-
-    @cached_property
-    def _canonical_rules(self) -> str:
         return _canonical(self._rules())
 
     @cached_property

@@ -116,20 +116,25 @@ class KafkaPublisher:
             async with self._turns or contextlib.nullcontext(), asyncio.timeout(PUBLISH_SECONDS_MAX):
                 if not self.is_atomic:
                     return await _send(producer, records, self._names)
-                while True:
-                    began = asyncio.get_running_loop().time()
-                    await producer.begin_transaction()
-                    told = await _send(producer, records, self._names)
-                    await producer.commit_transaction()
-                    if asyncio.get_running_loop().time() - began < TRUSTED_SECONDS:
-                        return told
+                began = asyncio.get_running_loop().time()
+                told = await self._transact(producer, records)
+                if asyncio.get_running_loop().time() - began >= TRUSTED_SECONDS:
                     log.warning("a transaction took so long that its records are published once more")
+                    # once, however long that takes: with a broker that is always slow there would be no end
+                    told = await self._transact(producer, records)
+                return told
         except BaseException:
             # A transaction is not aborted here: the claim that comes next, of whatever worker, does it. Waiting for
             # that here would hold up whoever takes the shard away, for ever if no answer comes.
             self._producer = None
             await asyncio.shield(_let_go(producer))
             raise
+
+    async def _transact(self, producer: AIOKafkaProducer, records: list[Outgoing]) -> Told:
+        await producer.begin_transaction()
+        told = await _send(producer, records, self._names)
+        await producer.commit_transaction()
+        return told
 
     async def close(self) -> None:
         """Let the connection go."""
