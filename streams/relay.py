@@ -34,11 +34,6 @@ PUBLISH_SECONDS_MAX = 20.0
 """A producer with an id retries for ever, and after a broker's restart it may wait for what never comes. After this
 long a new one takes over."""
 
-TRUSTED_SECONDS = 2.0
-"""A transaction that took longer may have lived through a broker's death. Then it may be called committed, and be so in
-some partitions only: in others its records vanish with the next transaction that is aborted, and become visible with
-the next that is committed. So they are published once more; who has seen them knows them by their sequence."""
-
 KEPT_BYTES_MAX = 32 * 1024 * 1024
 """Of one shard's outbox, how much is in memory too. Where more waits the broker is behind, and it is read again."""
 
@@ -116,12 +111,9 @@ class KafkaPublisher:
             async with self._turns or contextlib.nullcontext(), asyncio.timeout(PUBLISH_SECONDS_MAX):
                 if not self.is_atomic:
                     return await _send(producer, records, self._names)
-                began = asyncio.get_running_loop().time()
-                told = await self._transact(producer, records)
-                if asyncio.get_running_loop().time() - began >= TRUSTED_SECONDS:
-                    log.warning("a transaction took so long that its records are published once more")
-                    # once, however long that takes: with a broker that is always slow there would be no end
-                    told = await self._transact(producer, records)
+                await producer.begin_transaction()
+                told = await _send(producer, records, self._names)
+                await producer.commit_transaction()
                 return told
         except BaseException:
             # A transaction is not aborted here: the claim that comes next, of whatever worker, does it. Waiting for
@@ -129,12 +121,6 @@ class KafkaPublisher:
             self._producer = None
             await asyncio.shield(_let_go(producer))
             raise
-
-    async def _transact(self, producer: AIOKafkaProducer, records: list[Outgoing]) -> Told:
-        await producer.begin_transaction()
-        told = await _send(producer, records, self._names)
-        await producer.commit_transaction()
-        return told
 
     async def close(self) -> None:
         """Let the connection go."""

@@ -23,7 +23,7 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
 from streams.server_process import LOOPBACK, ServerProcess, free_port, kafka_answers, redis_answers
 
-KAFKA_VERSION = "4.3.0"
+KAFKA_VERSION = "4.2.2"
 
 _POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>

@@ -29,8 +29,13 @@ from streams.topics import Topic, check_topics, partition_counts
 
 STYLES = {"ok": "green", "warning": "yellow", "wrong": "bold red", "unreachable": "bold red"}
 
-SHARE_FETCH, CONSUMER_GROUP_HEARTBEAT, PRODUCE = 78, 68, 0
+SHARE_FETCH, CONSUMER_GROUP_HEARTBEAT, DESCRIBE_LOG_DIRS, PRODUCE = 78, 68, 35, 0
 """Keys of Kafka's protocol by which its releases can be told apart: a broker does not say its version."""
+
+_LOSES_COMMITTED = (
+    "Apache Kafka 4.3.0 to 4.4.0, and later ones without the fix of KAFKA-20734, may lose what was committed, where a "
+    "partition has no leader for a moment, as when the only broker is started again: use 4.2 (docs/reliability.md)"
+)
 
 
 class Found(NamedTuple):
@@ -85,9 +90,12 @@ async def _broker(settings: Settings, policy: Policy | None, found: list[Found])
         async with admin(settings) as client:
             cluster = await client.describe_cluster()
             brokers = len(cluster["brokers"])
+            spoken = _spoken(client)
             found.append(
-                Found("broker", "ok", f"{settings.kafka_bootstrap_servers}: {brokers} broker(s), {_protocol(client)}")
+                Found("broker", "ok", f"{settings.kafka_bootstrap_servers}: {brokers} broker(s), {_protocol(spoken)}")
             )
+            if settings.kafka_transactions and may_forget(spoken):
+                found.append(Found("broker", "warning", _LOSES_COMMITTED))
             found.extend(_in_the_clear("broker", "SSL" in settings.kafka_security_protocol, _broker_hosts(settings)))
             findings = await check_topics(client, settings, policy or Policy.default())
             counts = await partition_counts(client, settings)
@@ -104,16 +112,24 @@ async def _broker(settings: Settings, policy: Policy | None, found: list[Found])
     return counts.get(Topic.PURCHASES) or 1
 
 
-def _protocol(client: AIOKafkaAdminClient) -> str:
-    versions: dict[int, Any] = {}
+def _spoken(client: AIOKafkaAdminClient) -> dict[int, tuple[int, int]]:
+    """Which versions of each call of the protocol the broker speaks: the lowest and the highest."""
+    versions: dict[int, tuple[int, int]] = {}
     for connection in client._client._conns.values():
         versions.update(connection._versions or {})
-    if SHARE_FETCH in versions or (PRODUCE in versions and versions[PRODUCE][0] >= 3):
+    return versions
+
+
+def may_forget(spoken: dict[int, tuple[int, int]]) -> bool:
+    """Whether the broker is of a release that may lose what was committed: those know one version more of a call."""
+    return DESCRIBE_LOG_DIRS in spoken and spoken[DESCRIBE_LOG_DIRS][1] >= 5
+
+
+def _protocol(spoken: dict[int, tuple[int, int]]) -> str:
+    if SHARE_FETCH in spoken or (PRODUCE in spoken and spoken[PRODUCE][0] >= 3):
         return "protocol of Apache Kafka 4"
     return (
-        "protocol of Apache Kafka 3.7 or newer"
-        if CONSUMER_GROUP_HEARTBEAT in versions
-        else "protocol of Apache Kafka 3"
+        "protocol of Apache Kafka 3.7 or newer" if CONSUMER_GROUP_HEARTBEAT in spoken else "protocol of Apache Kafka 3"
     )
 
 

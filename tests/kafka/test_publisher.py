@@ -75,17 +75,3 @@ async def test_a_publisher_does_not_wait_for_ever(servers: RealServers, monkeypa
         await publisher.publish(RECORDS[1:])
         await _until_read(installation, b"0", b"1", b"2")
         await publisher.close()
-
-
-async def test_what_a_slow_transaction_holds_is_published_twice_and_no_more(
-    servers: RealServers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It may have lived through a broker's death; and a broker that is always slow must not hold it up for ever."""
-    monkeypatch.setattr(relay, "TRUSTED_SECONDS", 0.0)
-    async with Installation(servers, partitions=1, kafka_transactions=True) as installation:
-        publisher = _publisher(installation)
-        await publisher.claim()
-        told = await publisher.publish(RECORDS[:2])
-        await _until_read(installation, b"0", b"1", b"0", b"1")
-        assert told[place_name(Topic.SEGMENTS, 0)] == 5  # the first marker is in between
-        await publisher.close()
