@@ -1,7 +1,6 @@
 """The Faust application that every role of the program is: reading batches, and ending where anything is wrong."""
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 import faust
@@ -14,7 +13,6 @@ from streams.shard import CorruptState
 def new_app(
     settings: Settings,
     group: str,
-    datadir: Path,
     assignor: type[transport.Assignor] = transport.Assignor,
 ) -> transport.App:
     """An application in a consumer group. Its agents, partitions and claims are for the caller to set."""
@@ -39,7 +37,6 @@ def new_app(
         topic_disable_leader=True,
         web_enabled=False,
         store="memory://",
-        datadir=datadir,
         loghandlers=[],
         logging_config={"version": 1, "disable_existing_loggers": False},
         **credentials,

@@ -35,6 +35,9 @@ class App(faust.App):
     fetch_wait_ms = 50
     """How long the broker waits for a record before it answers that there is none."""
 
+    def _create_directories(self) -> None:
+        """None: nothing is kept on disk, and a worker that is killed could not clear away after itself."""
+
 
 class Batch:
     """All records that one poll brought of one partition, in the shape that Faust expects of a record.

@@ -3,11 +3,9 @@
 import asyncio
 import gc
 import logging
-import tempfile
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
-from pathlib import Path
 from typing import Any, cast
 
 import orjson
@@ -67,7 +65,6 @@ class Worker:
         self.partitions = 0
         self._failure = Failure()
         self._turns = asyncio.Lock()
-        self._datadir = tempfile.TemporaryDirectory(prefix="resegment-")
         self.app = self._new_app()
 
     # -- starting and stopping ---------------------------------------------------------------------------------------
@@ -75,7 +72,6 @@ class Worker:
     async def run(self, stop: asyncio.Event, *, rebuild: bool = False) -> None:
         """Work until `stop` is set, then drain and leave the group. Raises CannotStart, CorruptState."""
         async with AsyncExitStack() as stack:
-            stack.callback(self._datadir.cleanup)
             await stack.enter_async_context(self.reader)
             await self.prepare(rebuild=rebuild)
             stack.enter_context(_few_garbage_collections())
@@ -179,7 +175,7 @@ class Worker:
 
     def _new_app(self) -> transport.App:
         settings = self.settings
-        app = new_app(settings, settings.kafka_group, Path(self._datadir.name))
+        app = new_app(settings, settings.kafka_group)
         app.claim_partitions = self.claim_partitions
         accounts = app.topic(*map(self.names.name, ACCOUNT_INPUTS), schema=transport.BatchSchema())
         standings = app.topic(self.names.name(Topic.STANDINGS), schema=transport.BatchSchema())

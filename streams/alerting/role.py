@@ -5,10 +5,8 @@ It reads what the ranking stage announces, and nothing waits for it: it may stop
 
 import asyncio
 import logging
-import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any, cast
 
 from aiokafka.errors import KafkaError
@@ -51,13 +49,11 @@ class AlertsRole:
         self.partitions = 0
         self._store = ShardStore(redis, settings.redis_prefix, LedgerName.ALERTS, 0)
         self._failure = Failure()
-        self._datadir = tempfile.TemporaryDirectory(prefix="resegment-")
         self.app = self._new_app()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set, then finish what is being sent. Raises CannotStart, CorruptState."""
         async with AsyncExitStack() as stack:
-            stack.callback(self._datadir.cleanup)
             check_alerts(self.settings, self.policy)
             await stack.enter_async_context(self.reader)
             await self.prepare()
@@ -94,7 +90,7 @@ class AlertsRole:
 
     def _new_app(self) -> transport.App:
         settings = self.settings
-        app = new_app(settings, f"{settings.kafka_group}-alerts", Path(self._datadir.name), transport.SoleAssignor)
+        app = new_app(settings, f"{settings.kafka_group}-alerts", transport.SoleAssignor)
         app.claim_partitions = self.claim_partitions
         app.on_partitions_assigned.connect(cast(Any, self._stand_by))
         topics = app.topic(*map(self.names.name, READ), schema=transport.BatchSchema())

@@ -38,7 +38,7 @@ from tests.simulation.worker import PREFIX, Settings, World
 PARTITIONS = 2
 LOADS_MIN, LOADS_MAX = 3, 20
 """How often something is sent. Mostly few times: in the same time, short schedules notice more of the planted bugs that
-are rarely noticed (`ack-before-commit`, `due-work-lost-at-restart`, `way-there-skipped`), and long ones a few others."""
+are rarely noticed (`ack-before-commit`, `due-work-lost-at-restart`, `way-there-skipped`), and long ones a few."""
 REST_SECONDS = 120.0
 """Within so many virtual seconds after the last fault everything is at rest."""
 SETTLE_SECONDS = 15.0

@@ -38,7 +38,6 @@ async def test_who_stands_by_is_ready(world: World) -> None:
     role = AlertsRole(world.settings, world.installation.policy, world.installation.redis)
     figures = AlertsFigures(role)
     assert [why.reason for why in (await figures.look()).unready] == ["starting"]
-    role._datadir.cleanup()
     async with world.alerts() as running:
         role, shard = running.role, running.role.shard
         running.role.shard = None

@@ -19,7 +19,7 @@ from tests.streams.command_line import POLICY, environment, finish, is_one_line,
 @asynccontextmanager
 async def worker(values: dict[str, str], log: Path) -> AsyncIterator[subprocess.Popen[str]]:
     """A worker that has its shards."""
-    process = start("worker", values={**values, "TMPDIR": str(log.parent)}, log=log)
+    process = start("worker", values=values, log=log)
     try:
         await until_said(process, log, "claimed 4 shards")
         yield process
@@ -57,14 +57,17 @@ async def test_a_worker_drains_on_sigterm_and_listens_nowhere(values: dict[str, 
 
 
 async def test_a_second_signal_ends_a_worker_at_once(values: dict[str, str], tmp_path: Path) -> None:
-    """Whoever cannot wait for the drain does not have to."""
-    async with worker(values, tmp_path / "log") as process:
+    """Whoever cannot wait for the drain does not have to, and no file is left behind."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    async with worker({**values, "TMPDIR": str(temporary)}, tmp_path / "log") as process:
         # frozen, so that both signals are there before it can have left
         process.send_signal(signal.SIGSTOP)
         process.send_signal(signal.SIGTERM)
         process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGCONT)
         assert finish(process).status in (128 + signal.SIGINT, 128 + signal.SIGTERM)
+    assert not [*temporary.iterdir()]
 
 
 async def test_a_worker_refuses_another_policy(values: dict[str, str], tmp_path: Path) -> None:

@@ -180,7 +180,6 @@ async def test_a_worker_that_has_not_begun_is_healthy_and_not_ready(embedded: Em
             assert (await looker.metrics())["resegment_build_info", "worker", _version(metrics)] == 1
         with pytest.raises(aiohttp.ClientError):
             await looker.reasons()
-        worker._datadir.cleanup()
 
 
 def _version(metrics: dict[tuple[str, ...], float]) -> str:
@@ -197,7 +196,6 @@ async def test_a_port_that_is_taken_is_said(embedded: Embedded, tmp_path: Path) 
             with CommandProcess(installation, tmp_path, "worker", "worker", variables=variables) as process:
                 assert await process.ended() == 2
                 said = process.said().splitlines()[-1]
-        worker._datadir.cleanup()
     assert said == f"resegment: cannot listen on {port} (RESEGMENT_MONITORING_ADDRESS): Address already in use"
 
 

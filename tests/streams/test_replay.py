@@ -194,7 +194,7 @@ async def test_time_passes_midnight_by_midnight(embedded: Embedded, tmp_path: Pa
         for number, (day, hour) in enumerate((day, hour) for day in days for hour in (0, 9, 15, 23))
     ]
     log = tmp_path / "worker"
-    worker = start("worker", values={**values, "TMPDIR": str(tmp_path)}, log=log)
+    worker = start("worker", values=values, log=log)
     try:
         await until_said(worker, log, "claimed 4 shards")
         done = resegment("replay", written(tmp_path / "log.jsonl", events), "--until", "2024-03-04", values=values)

@@ -1,12 +1,10 @@
 """What is relied on of faust-streaming 0.15.3, aiokafka and the embedded broker. New versions have to pass it."""
 
 import asyncio
-import tempfile
 import uuid
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any, Self, cast
 
 import psutil
@@ -59,7 +57,7 @@ class Reader:
                 if each_alone:
                     await self.producer.flush()
 
-    def new_app(self, directory: str) -> transport.App:
+    def new_app(self) -> transport.App:
         """As streams.worker makes it."""
         app = transport.App(
             self.group,
@@ -75,7 +73,6 @@ class Reader:
             topic_disable_leader=True,
             web_enabled=False,
             store="memory://",
-            datadir=Path(directory),
             loghandlers=[],
             logging_config={"version": 1, "disable_existing_loggers": False},
         )
@@ -101,14 +98,13 @@ class Reader:
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[transport.App]:
         """Run the application."""
-        with tempfile.TemporaryDirectory() as directory:
-            app = self.new_app(directory)
-            app.finalize()
-            try:
-                await app.start()
-                yield app
-            finally:
-                await app.stop()
+        app = self.new_app()
+        app.finalize()
+        try:
+            await app.start()
+            yield app
+        finally:
+            await app.stop()
 
     def records(self, tp: TP) -> list[int]:
         """Offsets in the order they came."""
@@ -208,12 +204,11 @@ async def test_committed_offsets_follow(embedded: Embedded) -> None:
 async def test_partitions_are_assigned_though_the_broker_does_not_know_its_topics_yet() -> None:
     """As just after it was started: else whoever leads the group assigns nothing, and nobody ever asks again."""
     reader = Reader("127.0.0.1:1")
-    with tempfile.TemporaryDirectory() as directory:
-        app = reader.new_app(directory)
-        app.partitions = PARTITIONS
-        assignor = cast(transport.Assignor, app.assignor)
-        members = {name: assignor.metadata(set(reader.topics)) for name in ("one", "other")}
-        assigned = assignor.assign(ClusterMetadata(), members)
+    app = reader.new_app()
+    app.partitions = PARTITIONS
+    assignor = cast(transport.Assignor, app.assignor)
+    members = {name: assignor.metadata(set(reader.topics)) for name in ("one", "other")}
+    assigned = assignor.assign(ClusterMetadata(), members)
     given = [TP(*tp) for member in assigned.values() for tp in member.partitions()]
     assert sorted(given) == sorted(reader.all)
 
@@ -250,26 +245,25 @@ async def test_an_error_in_an_agent_ends_the_application(embedded: Embedded) -> 
 @pytest.mark.parametrize(("workers", "partitions"), [(2, 8), (3, 8), (5, 4)])
 def test_a_worker_gets_the_same_partitions_of_every_topic(workers: int, partitions: int) -> None:
     """Purchases, signups, engagements and ticks of an account go to one worker, however many there are."""
-    with tempfile.TemporaryDirectory() as directory:
-        reader = Reader("127.0.0.1:1")
-        app = reader.new_app(directory)
-        together = app.topic(*(f"topic-{number}" for number in range(4)), schema=transport.BatchSchema())
-        app.agent(together, name="together", concurrency=1)(reader._take)
-        app.finalize()
-        topics = {f"topic-{number}" for number in range(4)}
-        for topic in topics:
-            app.topics.add(app.topic(topic))
-        assignor: Any = app.assignor
-        assert app.conf.table_standby_replicas == 1, "with 0 Faust assigns each topic for itself"
-        cluster = ClusterMetadata()
-        cluster.update_metadata(
-            MetadataResponse_v0(
-                [(0, "localhost", 9092)],
-                [(0, topic, [(0, number, 0, [0], [0]) for number in range(partitions)]) for topic in topics],
-            )
+    reader = Reader("127.0.0.1:1")
+    app = reader.new_app()
+    together = app.topic(*(f"topic-{number}" for number in range(4)), schema=transport.BatchSchema())
+    app.agent(together, name="together", concurrency=1)(reader._take)
+    app.finalize()
+    topics = {f"topic-{number}" for number in range(4)}
+    for topic in topics:
+        app.topics.add(app.topic(topic))
+    assignor: Any = app.assignor
+    assert app.conf.table_standby_replicas == 1, "with 0 Faust assigns each topic for itself"
+    cluster = ClusterMetadata()
+    cluster.update_metadata(
+        MetadataResponse_v0(
+            [(0, "localhost", 9092)],
+            [(0, topic, [(0, number, 0, [0], [0]) for number in range(partitions)]) for topic in topics],
         )
-        members = {f"worker-{number}": assignor.metadata(topics) for number in range(workers)}
-        assignment = assignor.assign(cluster, members)
+    )
+    members = {f"worker-{number}": assignor.metadata(topics) for number in range(workers)}
+    assignment = assignor.assign(cluster, members)
     seen = []
     for member in assignment.values():
         of_topic = {topic: sorted(numbers) for topic, numbers in member.assignment}
