@@ -61,13 +61,14 @@ class _Waiting(NamedTuple):
 
 
 class _Told(NamedTuple):
-    """What one of this shard's populations told."""
+    """What a population told."""
 
     population: str
     account_id: str
     chain: Chain
     number: int
-    data: ChangeData | RiskData | HandOver
+    data: ChangeData | RiskData | HandOver | None
+    """None: it is a change that another shard told."""
 
 
 async def learn(
@@ -82,6 +83,7 @@ async def learn(
     """
     waiting = [_waiting(entry) for entry in outbox]
     values = {(wait.chain, wait.number): wait.record.value for wait in waiting if wait.chain}
+    chains = {chain for chain, _ in values}
     learned: list[tuple[Population, str]] = []
     until = 0
     latest: dict[Chain, int] = {}
@@ -93,12 +95,17 @@ async def learn(
         if news is None:
             continue
         chain, number = news.chain, news.number
-        latest[chain] = number
+        if chain in chains:
+            # Also where another shard told it: it has the account by a hand-over, which was told after what waits here.
+            # That itself may be gone from a compacted topic.
+            latest[chain] = number
+        if news.data is None:
+            continue
         is_fork = values.get((chain, number), record.value) != record.value and chain not in forked
         if is_fork:
             forked.add(chain)
         population = population_of(news.population)
-        if _take_over(population, news, _transfer(record.headers), instead=is_fork):
+        if _take_over(population, news.data, _transfer(record.headers), instead=is_fork):
             learned.append((population, news.account_id))
             until = max(until, int(header(record.headers, INPUT_OFFSET) or 0))
     kept = [_corrected(wait, population_of) for wait in waiting if _is_news(wait, latest, forked, population_of)]
@@ -106,7 +113,7 @@ async def learn(
 
 
 def _told(topic: Topic, record: Record, is_ours: Callable[[str], bool]) -> _Told | None:
-    """None for what another shard told."""
+    """None for what is no change, and for another shard's hand-overs."""
     if record.value is None:
         return None
     if topic is Topic.HAND_OVERS:
@@ -114,15 +121,15 @@ def _told(topic: Topic, record: Record, is_ours: Callable[[str], bool]) -> _Told
         chain = topic, f"{account_id}{SEPARATOR}{name}"
         return _Told(name, account_id, chain, transfer, given) if is_ours(name) else None
     # most may be another shard's, which a whole check of each would take five times as long to find out
-    if not is_ours(json_object(record.value)["population"]):
-        return None
-    data = (RiskData if topic is Topic.RISKS else ChangeData).model_validate_json(record.value)
-    return _Told(data.population, data.account_id, (topic, data.account_id), data.sequence, data)
+    read = json_object(record.value)
+    name, account_id, number = read["population"], read["account_id"], read["sequence"]
+    kind = RiskData if topic is Topic.RISKS else ChangeData
+    data = kind.model_validate_json(record.value) if is_ours(name) else None
+    return _Told(name, account_id, (topic, account_id), number, data)
 
 
-def _take_over(population: Population, news: _Told, transfer: int, *, instead: bool) -> bool:
+def _take_over(population: Population, data: ChangeData | RiskData | HandOver, transfer: int, *, instead: bool) -> bool:
     """Whether it was not known. instead: of what the population takes for told."""
-    data = news.data
     if isinstance(data, HandOver):
         return population.learn(data)
     effective_at_us = parse_instant(data.effective_at)

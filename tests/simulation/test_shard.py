@@ -46,6 +46,7 @@ from streams.messages import (
 )
 from streams.ranking import RankingShard, ToldReader
 from streams.shard import CLAIM_BACK_SECONDS, Batch, CorruptState, LogPosition
+from streams.told import learn
 from streams.topics import Topic
 from tests.simulation.log import Record, SimulatedLog, SimulatedPublisher
 from tests.simulation.loop import SimulatedLoop
@@ -562,15 +563,33 @@ def test_a_hand_over_that_waits_is_sent_although_it_was_told_before() -> None:
     simulated(test)
 
 
-def _told(segment: Segment, sequence: int) -> Outgoing:
-    """A change of an account in the population in which it begins."""
+def _told(segment: Segment, sequence: int, population: str = "unknown") -> Outgoing:
+    """A change of an account, in the population in which it begins if no other is said."""
     cause = ChangeCause(CauseKind.PURCHASE, "e", 0, None)
     change = Change(
-        *("a", "unknown", sequence, Segment.COMMERCIAL, segment, Direction.UP, cause, False, 100),
+        *("a", population, sequence, Segment.COMMERCIAL, segment, Direction.UP, cause, False, 100),
         *(None, None, (None, None), None, None, 0),
     )
     [record] = ChangeWriter(Policy.default()).records([change], "live", input_offset=1, recorded_at_us=0)
     return record
+
+
+def test_what_another_shard_went_on_from_is_not_told_again() -> None:
+    """A store that went back has a change in its outbox. The account was handed over after it, and moved there, so that
+    the compacted topic has the later change only: the earlier one would take its place for ever."""
+    waiting = [encode_outgoing(_told(Segment.KEY, sequence, "north")) for sequence in (3, 5)]
+
+    async def told() -> AsyncIterator[tuple[Topic, Record]]:
+        later = _told(Segment.ENTERPRISE, 4, "south")
+        yield Topic.SEGMENTS, Record((Topic.SEGMENTS, 0), 8, 0, later.key, later.value, later.headers, None, None)
+
+    async def test(scene: Scene) -> None:
+        population = Population("north", basis=Basis.REVENUE, boundaries=(3_000, 8_000), band=0)
+        lesson = await learn(told(), waiting, lambda name: population, lambda name: name == "north")
+        assert lesson.kept == waiting[1:]
+        assert not lesson.learned and not population.members
+
+    simulated(test)
 
 
 def _given(told: Told) -> HandedOver:
