@@ -21,7 +21,7 @@ from segmentation.transfers import Departure
 from state.documents import decode_account, decode_profile, encode_account, encode_profile, policy_parity
 from state.founding import AppliedPolicy
 from state.shard_store import Claim, Commit, ShardStore
-from streams.applying import PolicyOf, applied_of
+from streams.applying import RuledShard
 from streams.dead_letters import dead_letter
 from streams.messages import (
     Description,
@@ -38,7 +38,7 @@ from streams.messages import (
     encode_new_policy,
     encode_standings,
 )
-from streams.shard import CorruptState, Record, Shard
+from streams.shard import CorruptState, Record
 from streams.topics import ACCOUNT_INPUTS, Topic
 from streams.wire import BadRecord, Decoder
 
@@ -76,7 +76,7 @@ class _HeldTick(NamedTuple):
     error: str = ""
 
 
-class AccountShard(Shard):
+class AccountShard(RuledShard):
     """One partition of the account stage."""
 
     inputs = ACCOUNT_INPUTS
@@ -85,7 +85,6 @@ class AccountShard(Shard):
         self,
         store: ShardStore,
         *arguments: Any,
-        policy_of: PolicyOf,
         partitions: int,
         cache_accounts: int,
         due_chunk_accounts: int,
@@ -94,7 +93,6 @@ class AccountShard(Shard):
         **settings: Any,
     ) -> None:
         super().__init__(store, *arguments, **settings)
-        self._policy_of = policy_of
         self.cache_accounts = cache_accounts
         self.due_chunk_accounts = due_chunk_accounts
         self._partitions = partitions
@@ -113,9 +111,7 @@ class AccountShard(Shard):
     async def load(self, claim: Claim) -> None:
         """Begin with an empty cache."""
         state = claim.state
-        self.applied = applied_of(state)
-        """The policy that was applied last; None: none was."""
-        self._go_by(await self._policy_of(self.applied))
+        await self._take_policy(state)
         self.decoder = Decoder(self.policy, self._partitions, cached_accounts=self.cache_accounts)
         self.policies_of_accounts: int = state.get("policies_of_accounts", 0)
         """How many of the applied policies made accounts be worked out anew."""

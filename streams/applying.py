@@ -5,10 +5,13 @@ shard takes it from there, when it has applied all that was there before, and ke
 hears of it from the account shards.
 """
 
+import logging
+from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from segmentation.application import refusals
 from segmentation.policy import Policy
@@ -16,8 +19,10 @@ from state.founding import AppliedPolicy, Founding, note_applied, note_rest, rea
 from state.shard_store import NoSuchShard
 from streams.messages import PolicySwitch, encode_switch
 from streams.rest import ShardsNow, look
-from streams.shard import LogPosition
+from streams.shard import LogPosition, Shard
 from streams.topics import EVENT_TOPICS, Topic
+
+log = logging.getLogger(__name__)
 
 PolicyOf = Callable[[AppliedPolicy | None], Awaitable[Policy]]
 """The whole policy of a shard with such rules; None: those that the installation was founded with."""
@@ -37,14 +42,13 @@ class Bounds(Protocol):
 class Policies:
     """By which policies the shards of one worker go.
 
-    The rules are each shard's own: they are in its state, and come through the log. All else comes from the worker's
-    policy, until one is applied: then from that.
+    The rules are each shard's own: they are in its state, and come through the log. All else is the same for all of
+    them: as the worker that began last has it, or the policy that was applied since.
     """
 
-    def __init__(self, redis: Redis, prefix: str, policy: Policy, number: int) -> None:
-        """policy: the worker's, which has the rules of that number."""
-        self._redis, self._prefix = redis, prefix
-        self._rest, self._number = policy.canonical_rest(), number
+    def __init__(self, redis: Redis, prefix: str, policy: Policy) -> None:
+        """policy: the worker's."""
+        self._redis, self._prefix, self._rest = redis, prefix, policy.canonical_rest()
 
     async def of(self, applied: AppliedPolicy | None) -> Policy:
         """The whole policy of a shard with such rules; None: those of the founding. One round trip.
@@ -56,13 +60,49 @@ class Policies:
             known = await note_applied(self._redis, self._prefix, applied)  # the store went back, and the log did not
         if known is None:
             raise NoSuchShard(f"what the installation {self._prefix!r} was founded with is gone")
+        rules, rest = applied.policy if applied else known.first_policy or known.policy, known.rest
         number = applied.number if applied else 0
         if number < known.number:
-            rest = known.rests_before.get(number + 1, known.rest)  # it is on its way, and takes both at once
-        else:
-            rest = self._rest if known.number == self._number else known.rest
-        rest = rest if rest is not None else self._rest
-        return Policy.of(applied.policy if applied else known.first_policy or known.policy, rest)
+            rest = known.rests_before.get(number + 1, rest)  # it is on its way, and takes both at once
+        try:
+            return Policy.of(rules, self._rest if rest is None else rest)
+        except ValueError:
+            return Policy.of(rules, self._rest)  # a worker of a newer version began meanwhile
+
+
+class RuledShard(Shard):
+    """A shard that goes by a policy."""
+
+    policy: Policy
+    applied: AppliedPolicy | None
+    """The policy that was applied last; None: none was."""
+
+    def __init__(self, *arguments: Any, policy_of: PolicyOf, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self._policy_of = policy_of
+
+    @abstractmethod
+    def _go_by(self, policy: Policy) -> None:
+        """From now on."""
+
+    async def _take_policy(self, state: Mapping[str, Any]) -> None:
+        self.applied = applied_of(state)
+        self._go_by(await self._policy_of(self.applied))
+
+    async def watch_reading(self) -> None:
+        """And begin anew where it would begin by another policy: a worker began with one, or the store went back."""
+        await super().watch_reading()
+        if not self.owned or self.lock.locked():
+            return
+        applied = self.applied
+        try:
+            policy = await self._policy_of(applied)
+        except (RedisError, NoSuchShard, ValueError) as error:
+            log.debug("cannot see by which policy to go", extra={"shard": self, "reason": repr(error)})
+            return
+        async with self.lock:
+            if self.applied == applied and policy.canonical_rest() != self.policy.canonical_rest():
+                self._go_back("rules that decide no segment are other ones now", 0.0)
 
 
 def applied_of(state: Mapping[str, Any], name: str = "policy") -> AppliedPolicy | None:

@@ -21,7 +21,7 @@ from segmentation.transfers import HandOver
 from segmentation.worklist import SEPARATOR
 from state.documents import decode_member, decode_transfer, encode_member, encode_transfer
 from state.shard_store import Claim, Commit, Refused, ShardStore
-from streams.applying import PolicyOf, applied_of
+from streams.applying import RuledShard, applied_of
 from streams.changes import INPUT_OFFSET, ChangeWriter
 from streams.dead_letters import dead_letter
 from streams.messages import (
@@ -37,7 +37,7 @@ from streams.messages import (
     decode_told,
     encode_hand_over,
 )
-from streams.shard import CorruptState, Record, Shard
+from streams.shard import CorruptState, Record
 from streams.told import learn
 from streams.topics import Topic
 from streams.worklists import Worklists
@@ -65,7 +65,7 @@ LOOKS_AT_ONCE = 1_000
 Message = Standings | Descriptions | HandedOver | NewPolicy
 
 
-class RankingShard(Shard):
+class RankingShard(RuledShard):
     """One partition of the ranking stage: the populations whose names fall on it."""
 
     inputs = (Topic.STANDINGS,)
@@ -74,14 +74,12 @@ class RankingShard(Shard):
         self,
         store: ShardStore,
         *arguments: Any,
-        policy_of: PolicyOf,
         partitions: int,
         read_told: ToldReader,
         partition_of: Callable[[str], int],
         **settings: Any,
     ) -> None:
         super().__init__(store, *arguments, **settings)
-        self._policy_of = policy_of
         self._partitions = partitions
         self._read_told = read_told
         self._partition_of = partition_of
@@ -99,9 +97,7 @@ class RankingShard(Shard):
     async def load(self, claim: Claim) -> None:
         """Read every member, and what the world was told since the store was last written."""
         state = claim.state
-        self.applied = applied_of(state)
-        """The policy that was applied last; None: none was."""
-        self._go_by(await self._policy_of(self.applied))
+        await self._take_policy(state)
         self.next_policy = applied_of(state, "next_policy")
         """The one that account shards have begun to tell by; None: there is none. Until all have told all by it, and
         the shard is not silent for another reason, nothing is announced."""

@@ -111,7 +111,7 @@ class ShardsNow(NamedTuple):
 
     def unjudged(self, founding: Founding) -> str | None:
         """A shard that works by other rules than a worker began with last, in words; None: there is none."""
-        asked = "by the policy that a worker began with last (have all of them the same one?)"
+        asked = "by the policy that a worker began with last"
         for number, shard in enumerate(self.accounts):
             if (shard.state.get("policy") or [0])[0] < founding.number:  # a ranking shard hears of it from these
                 return f"account shard {number} has not taken the policy that was applied last"

@@ -134,7 +134,7 @@ class Worker:
             )
         self._check(known)
         await self._take_rest(known)
-        self._policies = Policies(self.redis, prefix, self.policy, known.number)
+        self._policies = Policies(self.redis, prefix, self.policy)
 
     def _check(self, known: founding.Founding) -> None:
         if known.schema_version != SCHEMA_VERSION:

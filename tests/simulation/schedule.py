@@ -15,6 +15,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from segmentation.policy import Policy
 from state import shard_store
+from state.founding import require_founding
 from state.keys import StageName, shard_keys
 from streams import ranking, worklists
 from streams import settings as real_settings
@@ -210,12 +211,17 @@ class Schedule:
                 self.wrongs += self.faults.wrongs
                 return None
             bounds = await reader.bounds(places)
-            now = await look(redis, PREFIX, PARTITIONS)
+            now, known = await look(redis, PREFIX, PARTITIONS), await require_founding(redis, PREFIX)
             reason = now.unrest(
                 {place: bound.end for place, bound in bounds.items()},
                 {place: bound.first for place, bound in bounds.items()},
             )
-            reason = reason or self.world.strife() or ("not all are in their places yet" if now.unplaced else None)
+            reason = (
+                reason
+                or now.unjudged(known)
+                or self.world.strife()
+                or ("not all are in their places yet" if now.unplaced else None)
+            )
             if reason is None:
                 break
             if self.loop.time() > until or self.loop.steps > STEPS_MAX:

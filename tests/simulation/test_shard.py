@@ -19,11 +19,11 @@ from segmentation.risk import Risk
 from segmentation.segments import Segment, Stage
 from segmentation.transfers import Departure, HandOver, Told, Transfer
 from state.documents import decode_account, encode_account, encode_member, encode_transfer
-from state.founding import AppliedPolicy
+from state.founding import AppliedPolicy, found, note_rest
 from state.keys import StageName
 from state.shard_store import Commit, ShardStore
 from streams.accounts import AccountShard
-from streams.applying import PolicyOf
+from streams.applying import Policies, PolicyOf
 from streams.changes import ChangeWriter
 from streams.dead_letters import dead_letter
 from streams.messages import (
@@ -233,12 +233,13 @@ def _ranking(
     read_told: ToldReader,
     policy: Policy | None = None,
     partitions: int = 1,
+    policy_of: PolicyOf | None = None,
 ) -> RankingShard:
     return RankingShard(
         ShardStore(cast(Redis, redis), "test", StageName.RANKING, 0),
         publisher,
         Reading(),
-        policy_of=always(policy or Policy.default()),
+        policy_of=policy_of or always(policy or Policy.default()),
         partitions=partitions,
         read_told=read_told,
         partition_of=lambda key: 0,
@@ -403,6 +404,33 @@ def test_other_rules_of_risk_are_taken_over_and_what_they_change_is_told() -> No
         await run(scene, Policy.default())
         # 72 %: not watched by itself, but the band keeps who was
         assert sorted(told()[2:]) == [("a", 2, "watch", "policy_changed"), ("b", 2, "watch", "policy_changed")]
+
+    simulated(test)
+
+
+def test_a_worker_that_runs_takes_over_what_another_one_began_with() -> None:
+    """Or what the store says since it went back. All shards go by the same rules soon, whoever began with which."""
+    strict = Policy.default().with_changes(risk={"watch": 10, "high": 20, "band": 0})
+
+    async def test(scene: Scene) -> None:
+        redis = cast(Redis, scene.redis)
+        founded = await found(redis, "test", Policy.default().canonical(), Policy.default().hash, 1)
+        assert founded.rest is None
+        policies = Policies(redis, "test", Policy.default())
+        publisher = SimulatedPublisher(SimulatedLog(1, Random(0)), Random(0), transactional_id="ranking")
+        shard = _ranking(scene.redis, publisher, nothing, policy_of=policies.of)
+        await shard.claim()
+        for policy in (Policy.default(), strict):
+            await note_rest(redis, "test", policy.canonical_rest(), policy.risk_hash, policy.classification_hash)
+            await shard.watch_reading()
+            assert shard.owned is (policy is not strict)
+        await asyncio.sleep(1)
+        assert shard.owned and shard.policy.risk_hash == shard.risk_hash == strict.risk_hash
+        await shard.close()
+
+        newer = json.dumps({**json.loads(strict.canonical_rest()), "what_a_newer_version_knows": 1})
+        await note_rest(redis, "test", newer, "risk", "classification")
+        assert (await policies.of(None)).canonical_rest() == Policy.default().canonical_rest()
 
     simulated(test)
 

@@ -251,7 +251,7 @@ class Worker:
                     rest = policy.canonical_rest()
                     if known.rest != rest:
                         await founding.note_rest(redis, PREFIX, rest, policy.risk_hash, policy.classification_hash)
-                    self._policies = Policies(redis, PREFIX, policy, known.number)
+                    self._policies = Policies(redis, PREFIX, policy)
                     return
                 world.policy = world.files[known.policy_hash]  # it is refused, and says so
             except (KafkaError, RedisError, OSError):
