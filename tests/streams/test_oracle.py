@@ -380,9 +380,9 @@ async def test_damage_to_the_state_is_found(pure: Installed, name: str) -> None:
     assert not report.is_right
 
 
-async def test_damage_is_found_within_the_band_too(embedded: Embedded) -> None:
+@pytest.mark.parametrize("installation", [(2, "accounts")], indirect=True)
+async def test_damage_is_found_within_the_band_too(installation: Installed) -> None:
     """A band allows another tier only near a boundary: no account may go from the best tier to the last."""
-    installation = installed(embedded)[2, "accounts"]
     async with damaged(installation) as (redis, reader):
         settings = installation.settings
         async for account_id, member in _members(redis, settings):
@@ -665,10 +665,10 @@ CUTS: dict[str, dict[Topic, int]] = {
 }
 
 
+@pytest.mark.parametrize("installation", [(2, "revenue")], indirect=True)
 @pytest.mark.parametrize("name", CUTS)
-async def test_a_log_without_its_beginning_is_no_mismatch(embedded: Embedded, name: str) -> None:
+async def test_a_log_without_its_beginning_is_no_mismatch(installation: Installed, name: str) -> None:
     """What retention took cannot be compared: that is a warning, and the rest is still right."""
-    installation = installed(embedded)[2, "revenue"]
     async with (
         connections(installation.settings) as (redis, _),
         TamperedReader(installation.settings, untouched, CUTS[name]) as reader,
