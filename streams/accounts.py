@@ -565,11 +565,15 @@ class AccountShard(RuledShard):
         return all(self.position.get(topic, 0) >= end for topic, end in tick.ends.items())
 
     async def due(self) -> bool:
-        """Bring one chunk of the accounts that are due to the clock's day; else of those that go by an old policy."""
+        """Bring one chunk of the accounts that are due to the clock's day; else of those that go by an old policy.
+
+        With the last one that did, a next policy may follow.
+        """
         due = await self.store.due(self.day, self.due_chunk_accounts) if self.day != NO_DAY else []
         if not due:
             if self.not_anew:
                 await self._work_out_anew()
+                await self._apply_held_ticks()
                 return True
             if self.classification_hash != self._policy_classification_hash:
                 await self._describe_again()
@@ -581,6 +585,7 @@ class AccountShard(RuledShard):
         self.cursor = (last_day, last_account)
         if told := await self._bring_to_day([account_id for account_id, _ in due]):
             self._told_of = [*self._told_of[-1:], (self.cursor, told)]
+        await self._apply_held_ticks()
         return True
 
     async def _bring_to_day(self, account_ids: Iterable[str]) -> list[int]:
@@ -607,8 +612,7 @@ class AccountShard(RuledShard):
         return told
 
     async def _work_out_anew(self) -> None:
-        """Bring one chunk of the accounts that go by an old policy to the new one. With the last one, a next policy may
-        follow. Raises CorruptState."""
+        """Bring one chunk of the accounts that go by an old policy to the new one. Raises CorruptState."""
         if self._to_work_out is None:
             self._to_work_out = self.store.scan("documents")
         account_ids: list[str] = []
@@ -630,7 +634,6 @@ class AccountShard(RuledShard):
             self._looks_in_vain += 1
             if self._looks_in_vain == LOOKS_IN_VAIN_MAX:
                 raise CorruptState(f"{self}: {before} accounts that are to be worked out anew are not there")
-        await self._apply_held_ticks()
 
     async def _describe_again(self) -> None:
         """Tell of one chunk of the accounts what their attributes say by rules that are others than before."""

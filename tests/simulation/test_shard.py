@@ -1003,6 +1003,31 @@ def test_every_account_is_worked_out_anew_though_a_scan_misses_some() -> None:
     simulated(test, redis)
 
 
+def test_the_next_policy_follows_where_the_day_brought_the_last_account_to_the_one_before() -> None:
+    """All accounts are due on the day on which two policies are applied, and no tick comes after them."""
+
+    async def test(scene: Scene) -> None:
+        await scene.begin()
+        shard = scene.shard
+        commit = Commit(shard.progress, shard._state())
+        for name in "abc":
+            account = Account(name, day=9, first_purchase_day=2, version=2, announced=True, due_day=10)
+            commit.set("documents", name, encode_account(account))
+            commit.score("due", name, 10)
+        await shard.commit(commit, [])
+        policies = [applied(Policy.default().with_changes(new_start_days=days), days) for days in (1, 2)]
+        values = [encode_tick(Tick(10 * MICROSECONDS_PER_DAY, "live", {}))]
+        values += [encode_switch(PolicySwitch(policy, {})) for policy in policies]
+        records = [Record((Topic.TICKS, 0), n, 0, None, value, (), None, None) for n, value in enumerate(values)]
+        await shard.offer(Topic.TICKS, cast(Batch, OneBatch(records, 0, len(records))))
+        assert (shard.applied, shard.not_anew) == (policies[0], 3)
+        await asyncio.sleep(60)
+        assert (shard.applied, shard.not_anew) == (policies[1], 0)
+        await shard.close()
+
+    simulated(test)
+
+
 def test_accounts_that_are_counted_and_not_there_are_corrupt() -> None:
     """However often they are looked for: a person must look."""
 
