@@ -25,7 +25,7 @@ from state.shard_store import ShardStore
 from streams.alerting import ledger
 from streams.alerting.ledger import ABOUT_ACCOUNTS
 from streams.alerting.news import read_change
-from streams.alerting.reading import read_log
+from streams.alerting.reading import read_log, read_messages
 from streams.cli import main
 from streams.instants import parse_instant
 from streams.shard import LogPosition
@@ -188,10 +188,13 @@ class Alerts:
             return []
         wrongs: list[str] = []
         times: Counter[str] = Counter()
+        places: dict[str, str] = {}
         for topic, record in await self._installation.records(Topic.SEGMENT_CHANGES):
             told = Told.of(record)
             if told.data["mode"] == LIVE and record.offset >= self._begin[topic, record.partition].end:
-                times[f"{RULE}/{told.account}/move-{told.sequence}"] += 1
+                alert = f"{RULE}/{told.account}/move-{told.sequence}"
+                times[alert] += 1
+                places[alert] = f"offset {record.offset} of partition {record.partition}"
         # Those which wait for a digest on a day that does not come any more are not lost.
         spared = {alert.id for alert in await self._open_alerts()}
         messages: dict[str, set[str]] = {alert: set() for alert in times}
@@ -200,11 +203,14 @@ class Alerts:
                 spared.add(entry["alert"])
             elif entry["status"] == Status.HANDED_OVER and entry["alert"] in messages:
                 messages[entry["alert"]].add(entry["message_id"])
+        # What time brought about since all was at rest is on its way perhaps. Asked in this order: what is gone from
+        # there was received.
+        on_their_way = {message.message_id for message in await read_messages(self._ledger, "messages")}
         received = Counter(message.id for message in self._receiver.messages)
         wrongs += [
-            f"alert lost: {alert}"
+            f"alert lost: {alert}, {places[alert]}, handed over {len(ids)} times"
             for alert, ids in messages.items()
-            if alert not in spared and not any(received[id_] for id_ in ids)
+            if alert not in spared and not any(received[id_] or id_ in on_their_way for id_ in ids)
         ]
         # What is in the log twice, weeks apart in the time of the schedule, counts as new.
         once = {id_ for alert, ids in messages.items() if times[alert] == 1 for id_ in ids}
