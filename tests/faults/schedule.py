@@ -33,9 +33,10 @@ VERIFICATIONS_MAX = 3
 """A verification during which something moved says so, and is done again."""
 LOOK_AGAIN_SECONDS = 3.0
 """After mismatches: what is lost stays so, and what was late does not."""
-REST_SECONDS = 60.0
+REST_SECONDS = 120.0
 """Within so many seconds after the last fault everything is at rest, on a busy machine. The longest that anybody waits
-by himself is 20 s, for a producer of which a broker that was killed knows nothing any more."""
+by himself is 20 s, for a producer of which a broker that was killed knows nothing any more; the group may wait for 60 s
+for members that do not come (Faust's `broker_rebalance_timeout`)."""
 
 _MODEL = {
     **{"r": 3.0, "alpha_days": 10.0, "a": 0.2, "b": 3.0, "p": 5, "q": 4, "gamma_minor": 1_000},
