@@ -216,12 +216,7 @@ class Schedule:
                 {place: bound.end for place, bound in bounds.items()},
                 {place: bound.first for place, bound in bounds.items()},
             )
-            reason = (
-                reason
-                or now.unjudged(known)
-                or self.world.strife()
-                or ("not all are in their places yet" if now.unplaced else None)
-            )
+            reason = reason or now.unjudged(known) or self.world.strife() or now.not_in_place()
             if reason is None:
                 break
             if self.loop.time() > until or self.loop.steps > STEPS_MAX:
