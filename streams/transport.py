@@ -5,6 +5,7 @@ consumer to the stream. Here what one poll brings of one partition travels as a 
 is that of a batch. Written against faust-streaming 0.15.3; tests/streams/test_transport.py holds it to that.
 """
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
@@ -19,11 +20,14 @@ from faust.transport.drivers import TRANSPORTS
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from faust.types.transports import SchedulingStrategyT
+from mode import Service
 
 log = logging.getLogger(__name__)
 
+GROUP_WATCH_SECONDS = 1.0
+
 Claim = Callable[[set[TP]], Awaitable[dict[TP, int]]]
-"""Called with all partitions this worker now has; returns the offset to go on from for each."""
+"""Called with all partitions this worker now has, none too; returns the offset to go on from for each."""
 
 
 class App(faust.App):
@@ -147,6 +151,24 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         consumer._isolation_level = "read_committed"  # Faust ties it to its own exactly_once
         return consumer
 
+    @Service.task
+    async def _watch_group(self) -> None:
+        """End the application where it cannot be in its group any more, as without the right to.
+
+        aiokafka keeps such an error for whoever reads next, and waits. Without partitions nobody reads, and the process
+        would stand by for ever.
+        """
+        while not self.should_stop:
+            await self.sleep(GROUP_WATCH_SECONDS)
+            coordinator = self._consumer and self._consumer._coordinator
+            if coordinator is None:
+                continue  # it has not begun yet
+            try:
+                coordinator.check_errors()
+            except KafkaError as error:
+                asyncio.run_coroutine_threadsafe(self.app.crash(error), self.parent_loop)
+                return
+
     async def _fetch_records(  # type: ignore[override]  # batches instead of lists of records
         self, consumer: Any, active_partitions: Any, timeout: Any = None, max_records: Any = None
     ) -> dict[TopicPartition, Batch]:
@@ -221,6 +243,12 @@ class Consumer(driver.Consumer):
         acked.clear()
         self._acked_index[tp].clear()
         return newest + 1
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """Let the shards go where nothing is ours any more: Faust does not ask then where to read on."""
+        await super().on_partitions_assigned(assigned, generation_id)
+        if not assigned:
+            await self.app.claim_partitions(set())
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Claim the shards of all assigned partitions and go to where their state is."""

@@ -92,7 +92,6 @@ class AlertsRole:
         settings = self.settings
         app = new_app(settings, f"{settings.kafka_group}-alerts", transport.SoleAssignor)
         app.claim_partitions = self.claim_partitions
-        app.on_partitions_assigned.connect(cast(Any, self._stand_by))
         topics = app.topic(*map(self.names.name, READ), schema=transport.BatchSchema())
         app.agent(topics, name="alerts", concurrency=1)(self._agent)
         return app
@@ -110,12 +109,15 @@ class AlertsRole:
             event.ack()
 
     async def claim_partitions(self, assigned: set[TP]) -> dict[TP, int]:
-        """Claim the ledger, as all partitions are ours. Returns where to read on."""
+        """Claim the ledger if all partitions are ours, or let it go if none is. Returns where to read on."""
         if self.app.should_stop:
             return {}
         try:
+            self.stands_by = not assigned
+            if self.stands_by:
+                await self._stand_by()
+                return {}
             assert len(assigned) == len(self._places()), "one process has all partitions, or none"
-            self.stands_by = False
             if self.shard is None:
                 self.shard = self._new_shard()
             offsets = await self.shard.claim()
@@ -125,14 +127,11 @@ class AlertsRole:
         log.info("claimed the ledger of alerts")
         return {self._tp(place): offset for place, offset in offsets.items()}
 
-    async def _stand_by(self, sender: object, assigned: set[TP], **_: Any) -> None:
-        """Let the ledger go where nothing is ours: of an empty assignment nobody asks where to read on."""
-        if not assigned:
-            shard, self.shard = self.shard, None
-            self.stands_by = True
-            if shard is not None:
-                await shard.close()
-            log.info("standing by: another process sends the alerts")
+    async def _stand_by(self) -> None:
+        shard, self.shard = self.shard, None
+        if shard is not None:
+            await shard.close()
+        log.info("standing by: another process sends the alerts")
 
     def _tp(self, place: str) -> TP:
         topic, number = place_of(place)

@@ -5,7 +5,7 @@ import random
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from redis.exceptions import NoPermissionError
 from segmentation.policy import Policy
 from state import rights as store_rights
 from streams import rights as broker_rights
+from streams.cli.failures import UNUSABLE
 from streams.cli.running import store
 from streams.event_loop import fast_loop
 from streams.settings import Settings
@@ -237,6 +238,30 @@ async def test_a_right_that_is_lost_under_a_worker_leaves_nothing_half_done(
         verified = await asyncio.to_thread(resegment, "verify", values=secure.variables(READER))
         assert verified.status == 0, verified
         process.check()
+
+
+async def test_workers_that_may_not_be_in_their_group_any_more_end(
+    secure: Secure, installation: Installation, tmp_path: Path
+) -> None:
+    """Also the one that has no shards: it would wait for the group for ever."""
+    gone = [right for right in kafka_rights(WORKER) if right.resource == "--group"]
+    with ExitStack() as stack:
+        workers = [
+            stack.enter_context(
+                CommandProcess(installation, tmp_path, name, "worker", variables=secure.variables(WORKER))
+            )
+            for name in ("one", "another", "without-shards")
+        ]
+        for worker in workers:
+            await worker.until_said("claimed ")
+        assert any("claimed 0 shards" in worker.said() for worker in workers)
+        await secure.kafka.forbid(*gone)
+        try:
+            assert [await worker.ended() for worker in workers] == [UNUSABLE] * 3
+        finally:
+            await secure.kafka.allow(*gone)
+        for worker in workers:
+            assert "the broker: GroupAuthorizationFailedError" in worker.said().splitlines()[-1]
 
 
 # -- passwords and certificates --------------------------------------------------------------------------------------

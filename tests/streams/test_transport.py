@@ -4,7 +4,7 @@ import asyncio
 import uuid
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Self, cast
 
 import psutil
@@ -12,6 +12,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.cluster import ClusterMetadata
+from aiokafka.errors import UnknownError
 from aiokafka.protocol.metadata import MetadataResponse_v0
 from faust.types import TP
 
@@ -124,6 +125,15 @@ class Reader:
         await until(read, f"offset {offset}")
 
 
+async def until_crashed(app: transport.App) -> None:
+    """Return when it has ended of an error."""
+
+    async def crashed() -> bool:
+        return app._crashed.is_set()
+
+    await until(crashed, "the end of the application")
+
+
 async def test_a_poll_brings_one_batch_of_each_partition(embedded: Embedded) -> None:
     """What one poll brings of a partition comes as one list, undecoded, with the positions before and after it."""
     async with Reader(embedded.kafka) as reader:
@@ -223,6 +233,28 @@ async def test_fetches_wait_shortly_and_read_committed(embedded: Embedded) -> No
         assert (fetcher._fetch_max_wait_ms, fetcher._isolation_level) == (50, 1)
 
 
+async def test_who_gets_no_partitions_is_told(embedded: Embedded) -> None:
+    """More processes than partitions: else the one that got nothing would keep what it had."""
+    async with Reader(embedded.kafka) as reader, AsyncExitStack() as stack:
+        for _ in range(PARTITIONS + 1):
+            await stack.enter_async_context(reader.reading())
+
+        async def told() -> bool:
+            return set() in reader.claimed
+
+        await until(told, "a claim of nothing")
+
+
+async def test_an_error_of_the_group_ends_the_application(embedded: Embedded) -> None:
+    """Also of one that reads nothing: aiokafka waits with it until somebody reads."""
+    async with Reader(embedded.kafka) as reader, reader.reading() as app:
+        thread: Any = cast(transport.Consumer, app.consumer)._thread
+        coordinator = thread._consumer._coordinator
+        coordinator._pending_exception = UnknownError("of the group")
+        await until_crashed(app)
+        assert isinstance(app.crash_reason, UnknownError)
+
+
 async def test_an_error_in_an_agent_ends_the_application(embedded: Embedded) -> None:
     """It is not restarted in silence, which would acknowledge the batch it lost."""
     async with Reader(embedded.kafka) as reader:
@@ -233,11 +265,7 @@ async def test_an_error_in_an_agent_ends_the_application(embedded: Embedded) -> 
 
         reader.on_batch = fail
         async with reader.reading() as app:
-
-            async def crashed() -> bool:
-                return app._crashed.is_set()
-
-            await until(crashed, "the end of the application")
+            await until_crashed(app)
             assert isinstance(app.crash_reason, ArithmeticError)
             assert sum(len(batches) for batches in reader.batches.values()) <= 2
 
