@@ -1,5 +1,6 @@
 """The topics: their names, what they must be like, and how they are made and checked."""
 
+import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import StrEnum
 from typing import NamedTuple
@@ -14,6 +15,9 @@ from streams.settings import Settings
 DAY_MS = 86_400_000
 DEAD_LETTER_BYTES_MAX = 4 * 1024 * 1024
 """A dead letter holds the record as it came, headers included."""
+
+KNOWN_SECONDS_MAX = 30.0
+KNOWN_LOOK_SECONDS = 0.05
 
 
 class Topic(StrEnum):
@@ -112,7 +116,10 @@ def topic_settings(topic: Topic, policy: Policy) -> dict[str, str]:
 async def create_topics(
     admin: AIOKafkaAdminClient, settings: Settings, policy: Policy, partitions: int, replication: int
 ) -> list[str]:
-    """Make the topics that are not there. Returns the names of the new ones. Raises KafkaError."""
+    """Make the topics that are not there, and return the names of the new ones once the broker lists them.
+
+    Raises KafkaError; TimeoutError after KNOWN_SECONDS_MAX.
+    """
     names = TopicNames(settings.topic_prefix)
     existing = set(await admin.list_topics())
     wanted = [
@@ -126,7 +133,12 @@ async def create_topics(
     for error in response.topic_errors:
         if error[1] not in (0, TopicAlreadyExistsError.errno):
             raise for_code(error[1])(f"{error[0]}: {error[2] if len(error) > 2 else ''}")
-    return [topic.name for topic in wanted]
+    created = [topic.name for topic in wanted]
+    async with asyncio.timeout(KNOWN_SECONDS_MAX):
+        # the answer comes from what the controller decided, which a broker may not have heard yet
+        while not set(created) <= set(await admin.list_topics()):
+            await asyncio.sleep(KNOWN_LOOK_SECONDS)
+    return created
 
 
 class UnfitTopics(Exception):
