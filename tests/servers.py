@@ -171,6 +171,9 @@ class KafkaServer(_Server):
             "-XX:-UsePerfData",
             f"-Djava.io.tmpdir={directory / 'tmp'}",
             "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+            "-Dorg.slf4j.simpleLogger.log.org.apache.kafka.coordinator.group=info",
+            "-Dorg.slf4j.simpleLogger.showDateTime=true",
+            "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
             "-cp",
             class_path,
         ]

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic import SecretStr
 
@@ -19,6 +19,7 @@ from state.client import connect
 from streams.cli.log_lines import formatter
 from streams.event_loop import fast_loop
 from streams.settings import Settings
+from streams.transport import Consumer
 from streams.worker import Worker
 
 
@@ -29,6 +30,9 @@ async def main() -> None:
     # not validated: tests want shorter sessions than anybody else should
     settings = Settings.model_construct(**fields | {"redis_url": SecretStr(fields["redis_url"])})
     stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    redis = connect(settings.redis_url.get_secret_value())
+    worker = Worker(settings, Policy.model_validate(given["policy"]), redis)
 
     def leave() -> None:
         if stop.is_set():
@@ -36,21 +40,18 @@ async def main() -> None:
         stop.set()
 
     def confess() -> None:
-        for task in asyncio.all_tasks():
+        thread = cast(Consumer, worker.app.consumer)._thread
+        for task in asyncio.all_tasks(loop) | asyncio.all_tasks(thread.thread_loop):
             chain: list[str] = []
             waiting: Any = task.get_coro()
             while (frame := getattr(waiting, "cr_frame", None)) is not None:
                 chain.append(f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno} {frame.f_code.co_name}")
                 waiting = getattr(waiting, "cr_await", None)
-            if any(part.startswith(("shard.", "relay.", "worker.", "sender.")) for part in chain):
-                print("waits:", " > ".join(chain), file=sys.stderr, flush=True)
+            print("waits:", " > ".join(chain), file=sys.stderr, flush=True)
 
-    loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, leave)
     loop.add_signal_handler(signal.SIGUSR1, confess)
-    redis = connect(settings.redis_url.get_secret_value())
     try:
-        worker = Worker(settings, Policy.model_validate(given["policy"]), redis)
         await worker.run(stop, rebuild=given["rebuild"])
     finally:
         await redis.aclose()

@@ -45,6 +45,7 @@ def run(seeds: range) -> list[Outcome]:
                 print(f"  VIOLATED {violation[:400]}")
             if outcome.violations:
                 (directory / "violations.txt").write_text("\n".join(outcome.violations))
+                shutil.copy(kafka.log, directory)
                 print(f"  logs: {directory}; again: make faults SEED={seed}", flush=True)
             elif len(seeds) > 1:
                 shutil.rmtree(directory)

@@ -15,6 +15,7 @@ from tests.faults.worker import POINTS
 from tests.pipeline import Installation, WorkerProcess, until
 
 WATCH_SECONDS = 0.05
+CONFESS_SECONDS = 1.0
 WORKERS_MAX = 3
 WRONG_CLOCK_SHARE = 0.1
 """Of the workers."""
@@ -188,6 +189,12 @@ class Crew:
     @staticmethod
     def _says_emptied(member: CrewMember) -> bool:
         return any(error in member.said() for error in ("CorruptState", "NoSuchShard"))
+
+    async def confess(self) -> None:
+        """Let each say in its log what it waits for."""
+        for member in self.members:
+            member.signal(signal.SIGUSR1)
+        await asyncio.sleep(CONFESS_SECONDS)
 
     def kill(self, member: CrewMember) -> None:
         """kill -9."""

@@ -185,6 +185,7 @@ class Schedule:
         while reason is not None and not crew.wrongs and not told.wrongs:
             if time.monotonic() > deadline:
                 self._violations.append(f"rest: not within {REST_SECONDS:g} s: {reason}")
+                await crew.confess()
                 return
             await asyncio.sleep(POLL_SECONDS)
             try:
