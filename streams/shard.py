@@ -9,7 +9,7 @@ import logging
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from aiokafka.errors import KafkaError, ProducerFenced
 from redis.exceptions import RedisError
@@ -245,13 +245,13 @@ class Shard(ABC):
             await self.publisher.close()
 
     async def _stop_recovery(self) -> None:
-        await _stop([self._recovery] if self._recovery else [])
+        await end_tasks([self._recovery] if self._recovery else [])
         self._recovery = None
 
     async def _stop_tasks(self) -> None:
         # Forgotten when they have ended, not before: a claim that is cancelled here leaves them to the next one. A
         # relay that ended later would take the new relay's producer with it.
-        await _stop(self._tasks)
+        await end_tasks(self._tasks)
         self._tasks = []
 
     async def _watched(self, work: Awaitable[None]) -> None:
@@ -349,7 +349,7 @@ class Shard(ABC):
         self.relay.add(records, [len(entry) for entry in commit.outbox])
 
 
-async def _stop(tasks: Iterable[asyncio.Task[None]]) -> None:
+async def end_tasks(tasks: Iterable[asyncio.Task[Any]]) -> None:
     """Cancel until they are done: a library may swallow a cancellation, and a rebalance would wait for ever."""
     left = list(tasks)
     while left:

@@ -22,9 +22,12 @@ from faust.types import TP
 from faust.types.transports import SchedulingStrategyT
 from mode import Service
 
+from streams.shard import end_tasks
+
 log = logging.getLogger(__name__)
 
 GROUP_WATCH_SECONDS = 1.0
+CLAIM_SECONDS_MAX = 60.0
 
 Claim = Callable[[set[TP]], Awaitable[dict[TP, int]]]
 """Called with all partitions this worker now has, none too; returns the offset to go on from for each."""
@@ -212,6 +215,12 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         await super()._seek_wait(consumer, partitions)
 
 
+def _heard(claiming: asyncio.Task[Any]) -> None:
+    """Where it could not seek, a rebalance has taken something away, and claims what is left."""
+    if not claiming.cancelled() and (error := claiming.exception()) is not None:
+        log.debug("a late claim came to nothing", extra={"reason": repr(error)})
+
+
 def _assignment(consumer: Any) -> Any:
     """What the consumer is assigned now: another object after each rebalance; None in between."""
     subscription = consumer._subscription.subscription
@@ -223,6 +232,14 @@ class Consumer(driver.Consumer):
 
     app: App
     _thread: ConsumerThread
+    _claiming: asyncio.Task[dict[TP, int]] | None = None
+    """The newest claim."""
+    _claimed: tuple[frozenset[TP], int] | None = None
+    """What that is a claim of, in which generation of the group."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._claim_lock = asyncio.Lock()
 
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
@@ -248,13 +265,42 @@ class Consumer(driver.Consumer):
         """Let the shards go where nothing is ours any more: Faust does not ask then where to read on."""
         await super().on_partitions_assigned(assigned, generation_id)
         if not assigned:
-            await self.app.claim_partitions(set())
+            await self._claim(set())
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Claim the shards of all assigned partitions and go to where their state is."""
-        offsets = await self.app.claim_partitions(set(self.assignment()))
+        return await self._claim(set(self.assignment()))
+
+    async def _claim(self, assigned: set[TP]) -> Mapping[TP, int]:
+        """Where to read on, if that is known soon; else nothing, and the claim goes on until the next one.
+
+        Faust gives it 90 s (`broker_request_timeout`). After that it would forget the claim, and take part in no
+        further rebalance, so an outage of the store that is longer would end with a worker that does nothing. And
+        Faust may ask twice at the same time, for each rebalance and when it has read something in the middle of one.
+        """
+        async with self._claim_lock:
+            wanted = frozenset(assigned), self.app.consumer_generation_id
+            claiming = self._claiming
+            if claiming is None or claiming.done() or wanted != self._claimed:
+                await self.stop_claiming()
+                self._claimed = wanted
+                self._claiming = claiming = asyncio.create_task(self._claim_and_seek(assigned))
+        await asyncio.wait([claiming], timeout=CLAIM_SECONDS_MAX)
+        if not claiming.done():
+            log.warning("claiming takes more than %g s; it goes on", CLAIM_SECONDS_MAX)
+            claiming.add_done_callback(_heard)
+            return {}
+        return {} if claiming.cancelled() else claiming.result()
+
+    async def _claim_and_seek(self, assigned: set[TP]) -> dict[TP, int]:
+        offsets = await self.app.claim_partitions(assigned)
         await self.seek_wait(offsets)
         return offsets
+
+    async def stop_claiming(self) -> None:
+        """Give a claim up that is under way."""
+        if self._claiming is not None:
+            await end_tasks([self._claiming])
 
     def seeks(self, tp: TP) -> int:
         """How often the position of a partition was set."""

@@ -89,6 +89,7 @@ class Worker:
                 await self._leave()
 
     async def _leave(self) -> None:
+        await cast(transport.Consumer, self.app.consumer).stop_claiming()
         await asyncio.gather(*(shard.close(drain_seconds=DRAIN_SECONDS) for shard in self.shards.values()))
         self.shards.clear()
         await self.app.stop()

@@ -65,6 +65,7 @@ class AlertsRole:
             finally:
                 watch.cancel()
                 await asyncio.gather(watch, return_exceptions=True)
+                await cast(transport.Consumer, self.app.consumer).stop_claiming()
                 if self.shard is not None:
                     await self.shard.close(drain_seconds=DRAIN_SECONDS)
                 await self.app.stop()

@@ -35,6 +35,8 @@ class Reader:
         self.claimed: list[set[TP]] = []
         self.stored: dict[TP, int] = {}
         """Where the claim says that each partition goes on."""
+        self.may_claim = asyncio.Event()
+        self.may_claim.set()
         self.on_batch: Callable[[transport.Batch], Any] = lambda batch: None
 
     async def __aenter__(self) -> Self:
@@ -58,7 +60,7 @@ class Reader:
                 if each_alone:
                     await self.producer.flush()
 
-    def new_app(self) -> transport.App:
+    def new_app(self, **changes: Any) -> transport.App:
         """As streams.worker makes it."""
         app = transport.App(
             self.group,
@@ -76,10 +78,12 @@ class Reader:
             store="memory://",
             loghandlers=[],
             logging_config={"version": 1, "disable_existing_loggers": False},
+            **changes,
         )
 
         async def claim(assigned: set[TP]) -> dict[TP, int]:
             self.claimed.append(set(assigned))
+            await self.may_claim.wait()
             return {tp: self.stored.get(tp, 0) for tp in assigned}
 
         app.claim_partitions = claim
@@ -97,9 +101,9 @@ class Reader:
             event.ack()
 
     @asynccontextmanager
-    async def reading(self) -> AsyncIterator[transport.App]:
+    async def reading(self, **changes: Any) -> AsyncIterator[transport.App]:
         """Run the application."""
-        app = self.new_app()
+        app = self.new_app(**changes)
         app.finalize()
         try:
             await app.start()
@@ -243,6 +247,27 @@ async def test_who_gets_no_partitions_is_told(embedded: Embedded) -> None:
             return set() in reader.claimed
 
         await until(told, "a claim of nothing")
+
+
+async def test_a_claim_may_take_longer_than_faust_waits(embedded: Embedded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes on, reading begins where it says, and further rebalances are taken part in."""
+    monkeypatch.setattr(transport, "CLAIM_SECONDS_MAX", 0.5)
+    async with Reader(embedded.kafka) as reader:
+        await reader.send(3)
+        reader.stored = dict.fromkeys(reader.all, 1)
+        reader.may_claim.clear()
+        async with reader.reading(broker_request_timeout=2.5):
+            await asyncio.sleep(5)
+            assert reader.claimed and not reader.batches
+            reader.may_claim.set()
+            await reader.until_read(3)
+            assert all(reader.records(tp) == [1, 2] for tp in reader.all)
+            async with reader.reading():
+
+                async def shared() -> bool:
+                    return {len(assigned) for assigned in reader.claimed[-2:]} == {len(reader.all) // 2}
+
+                await until(shared, "a rebalance")
 
 
 async def test_an_error_of_the_group_ends_the_application(embedded: Embedded) -> None:
