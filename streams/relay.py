@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 from state.shard_store import OUTBOX_READ_BYTES, Refused, ShardStore
 from streams.backoff import Backoff
 from streams.messages import Outgoing, decode_outgoing
+from streams.tasks import is_cancelled
 from streams.topics import DEAD_LETTER_BYTES_MAX, Topic, TopicNames, place_name
 
 log = logging.getLogger(__name__)
@@ -294,7 +295,9 @@ class Relay:
             except (Refused, ProducerFenced) as error:
                 await self._lost(f"{type(error).__name__}: {error}")
                 return
-            except (KafkaError, RedisError, OSError) as error:
+            except (KafkaError, RedisError, OSError, asyncio.CancelledError) as error:
+                if is_cancelled(error):
+                    raise
                 self._forget()  # whether they were trimmed only the store knows
                 claimed = False
                 self._wake.set()

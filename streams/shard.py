@@ -8,8 +8,8 @@ import asyncio
 import logging
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol, TypeVar
 
 from aiokafka.errors import KafkaError, ProducerFenced
 from redis.exceptions import RedisError
@@ -18,13 +18,13 @@ from state.shard_store import Claim, Commit, Refused, ShardStore
 from streams.backoff import Backoff
 from streams.messages import Outgoing, encode_outgoing
 from streams.relay import Publisher, Relay
+from streams.tasks import end_tasks, is_cancelled
 from streams.topics import Topic
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-CANCEL_AGAIN_SECONDS = 1.0
 CLAIM_BACK_SECONDS = 3.0
 """A worker that woke from a long sleep learns within a heartbeat that its partitions went to another one. Until then it
 must not take the shard back, or the two would take it from each other in turns."""
@@ -176,7 +176,9 @@ class Shard(ABC):
                 await self.load(claim)
                 await self.relay.restart(waiting=await self.store.outbox_size(), told=claim.told)
                 break
-            except (Refused, ProducerFenced, KafkaError, RedisError, OSError) as error:
+            except (Refused, ProducerFenced, KafkaError, RedisError, OSError, asyncio.CancelledError) as error:
+                if is_cancelled(error):
+                    raise
                 await backoff.wait("claiming", self, error)
         self.owned = True
         self._tasks = [
@@ -335,7 +337,9 @@ class Shard(ABC):
         except Refused as error:
             why = f"claimed by another worker, or the store went back in time ({error})"
             self._go_back(why, CLAIM_BACK_SECONDS, **batch)
-        except (RedisError, KafkaError, OSError) as error:
+        except (RedisError, KafkaError, OSError, asyncio.CancelledError) as error:
+            if is_cancelled(error):
+                raise
             self._go_back(f"{type(error).__name__}: {error}", self._backoff.next(), **batch)
         return None
 
@@ -347,13 +351,3 @@ class Shard(ABC):
         self._backoff.reset()
         self.progress = commit.progress
         self.relay.add(records, [len(entry) for entry in commit.outbox])
-
-
-async def end_tasks(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Cancel until they are done: a library may swallow a cancellation, and a rebalance would wait for ever."""
-    left = list(tasks)
-    while left:
-        for task in left:
-            task.cancel()
-        await asyncio.wait(left, timeout=CANCEL_AGAIN_SECONDS)
-        left = [task for task in left if not task.done()]

@@ -22,11 +22,11 @@ from faust.types import TP
 from faust.types.transports import SchedulingStrategyT
 from mode import Service
 
-from streams.shard import end_tasks
+from streams.tasks import end_tasks
 
 log = logging.getLogger(__name__)
 
-GROUP_WATCH_SECONDS = 1.0
+CLIENT_WATCH_SECONDS = 1.0
 CLAIM_SECONDS_MAX = 60.0
 
 Claim = Callable[[set[TP]], Awaitable[dict[TP, int]]]
@@ -155,20 +155,23 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         return consumer
 
     @Service.task
-    async def _watch_group(self) -> None:
-        """End the application where it cannot be in its group any more, as without the right to.
+    async def _watch_client(self) -> None:
+        """End the application where its client of Kafka can do no more, as without the right to be in the group.
 
         aiokafka keeps such an error for whoever reads next, and waits. Without partitions nobody reads, and the process
         would stand by for ever.
         """
         while not self.should_stop:
-            await self.sleep(GROUP_WATCH_SECONDS)
-            coordinator = self._consumer and self._consumer._coordinator
-            if coordinator is None:
+            await self.sleep(CLIENT_WATCH_SECONDS)
+            consumer = self._consumer
+            if consumer is None or consumer._coordinator is None:
                 continue  # it has not begun yet
             try:
-                coordinator.check_errors()
-            except KafkaError as error:
+                consumer._coordinator.check_errors()
+                for task in (consumer._client._sync_task, consumer._fetcher._fetch_task):
+                    if task is not None and task.done() and not task.cancelled():  # else it is being stopped
+                        task.result()
+            except Exception as error:
                 asyncio.run_coroutine_threadsafe(self.app.crash(error), self.parent_loop)
                 return
 
@@ -290,7 +293,9 @@ class Consumer(driver.Consumer):
             log.warning("claiming takes more than %g s; it goes on", CLAIM_SECONDS_MAX)
             claiming.add_done_callback(_heard)
             return {}
-        return {} if claiming.cancelled() else claiming.result()
+        if claiming is not self._claiming:
+            return {}  # another one has taken its place
+        return claiming.result()
 
     async def _claim_and_seek(self, assigned: set[TP]) -> dict[TP, int]:
         offsets = await self.app.claim_partitions(assigned)
@@ -299,8 +304,9 @@ class Consumer(driver.Consumer):
 
     async def stop_claiming(self) -> None:
         """Give a claim up that is under way."""
-        if self._claiming is not None:
-            await end_tasks([self._claiming])
+        claiming, self._claiming = self._claiming, None
+        if claiming is not None:
+            await end_tasks([claiming])
 
     def seeks(self, tp: TP) -> int:
         """How often the position of a partition was set."""

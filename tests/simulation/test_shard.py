@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from random import Random
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -793,6 +793,44 @@ def test_a_claim_that_is_cancelled_leaves_no_relay_behind() -> None:
         await shard.close()
 
     simulated(test)
+
+
+def test_what_a_library_cancels_is_not_the_end_of_a_task() -> None:
+    """Of a claim, of a batch, of publishing: each is done again, as after any error of a connection."""
+
+    async def test(scene: Scene) -> None:
+        shard = scene.shard
+        await scene.store().create()
+        shard.publisher.claim = once_cancelled(shard.publisher.claim)  # type: ignore[method-assign]
+        await shard.claim()
+        shard.store.commit = once_cancelled(shard.store.commit)  # type: ignore[method-assign]
+        shard.publisher.publish = once_cancelled(shard.publisher.publish)  # type: ignore[method-assign]
+        await scene.offer_tick(0, 1)
+        assert shard.is_going_back
+        await asyncio.sleep(2 * CLAIM_BACK_SECONDS)
+        assert shard.position == shard.progress
+        await scene.offer_tick(0, 1)
+        assert shard.progress[Topic.TICKS] == 1
+        await shard.commit(Commit(shard.progress, shard._state()), [Outgoing([Topic.STANDINGS], b"a", b"", [], 0)])
+        await shard.relay.drained_to(0)
+        assert scene.failures == []
+        await shard.close()
+
+    simulated(test)
+
+
+def once_cancelled(method: Callable[..., Awaitable[Any]]) -> Any:
+    """The first call ends as if the connection had been stopped under it."""
+    calls = 0
+
+    async def wrapped(*arguments: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise asyncio.CancelledError
+        return await method(*arguments, **named)
+
+    return wrapped
 
 
 # -- another policy ----------------------------------------------------------------------------------------------------
