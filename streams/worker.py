@@ -217,8 +217,10 @@ class Worker:
         try:
             wanted = {(_stage_of(self.names.topic(tp.topic)), tp.partition) for tp in assigned}
             self.assigned = wanted
-            gone = [self.shards.pop(key) for key in list(self.shards) if key not in wanted]
-            await asyncio.gather(*(shard.close() for shard in gone))
+            gone = [key for key in self.shards if key not in wanted]
+            await asyncio.gather(*(self.shards[key].close() for key in gone))
+            for key in gone:  # when they are closed: if this is cancelled, the next one closes what is left
+                del self.shards[key]
             for key in wanted - self.shards.keys():
                 self.shards[key] = self._new_shard(*key)
             claimed = await asyncio.gather(*(self.shards[key].claim() for key in wanted))

@@ -129,9 +129,9 @@ class AlertsRole:
         return {self._tp(place): offset for place, offset in offsets.items()}
 
     async def _stand_by(self) -> None:
-        shard, self.shard = self.shard, None
-        if shard is not None:
-            await shard.close()
+        if self.shard is not None:
+            await self.shard.close()
+            self.shard = None
         log.info("standing by: another process sends the alerts")
 
     def _tp(self, place: str) -> TP:

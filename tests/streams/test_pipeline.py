@@ -1,5 +1,6 @@
 """From an event on the log to a segment change: the whole program on the embedded servers."""
 
+import asyncio
 import logging
 import random
 import signal
@@ -20,6 +21,7 @@ from streams.messages import Tick, encode_tick
 from streams.oracle import CannotVerify, verify
 from streams.rest import look
 from streams.shard import CorruptState
+from streams.tasks import end_tasks
 from streams.topics import TOLD_TOPICS, Topic, place_of
 from streams.worker import CannotStart
 from tests.pipeline import (
@@ -328,6 +330,21 @@ async def test_what_others_were_told_is_read_once(embedded: Embedded, monkeypatc
             await until(equal, "that the shard without accounts has noted how far it read")
         read = {name: count for name, count in (await told())[0].items() if name.startswith(Topic.SEGMENTS)}
         assert sum(read.values()) == len(await installation.changes())
+
+
+async def test_shards_that_were_being_closed_are_closed_by_the_next_claim(embedded: Embedded) -> None:
+    """A claim may end at any point, for a newer one. What it had begun to let go must not go on unseen."""
+    async with Installation(embedded) as installation, installation.worker() as running:
+        await running.claimed()
+        worker = running.worker
+        shards = list(worker.shards.values())
+        async with shards[0].lock:  # so closing it waits
+            claiming = asyncio.create_task(worker.claim_partitions(set()))
+            await asyncio.sleep(0.1)
+            await end_tasks([claiming])
+        await worker.claim_partitions(set())
+        assert not worker.shards
+        assert [shard for shard in shards if shard.owned or shard._tasks] == []
 
 
 async def test_another_policy_is_refused_and_nothing_is_lost(embedded: Embedded) -> None:
