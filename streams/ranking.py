@@ -459,10 +459,10 @@ class RankingShard(RuledShard):
             population = self._population(name)
             changes, members = population.apply(its, self.clock_us, leaving.get(name, ()))
             out += await self._records(population, changes, mode, end)
-            told = {standing.account_id: standing for standing in its}
             if population.transfers:
-                told = {account_id: standing for account_id, standing in told.items() if population.has(standing)}
-            noted = self._note_evidence(population, told.values(), changes)
+                its = [standing for standing in its if population.has(standing)]
+            told = {standing.account_id: standing for standing in its}
+            noted = self._note_evidence(population, its, changes)
             looked_at = {account_id: population.members[account_id] for account_id in {**told, **noted}}
             risk_changes = self._look(population, looked_at.values(), told, noted)
             out += await self._records(population, risk_changes, mode, end)
@@ -528,9 +528,10 @@ class RankingShard(RuledShard):
     ) -> dict[str, Trigger]:
         """Take over what happened to accounts that have purchased: told of them, or a change of tier.
 
-        Returns what is news, by account.
+        All standings count, in order: the last one of an account may be from the way back there of a shard whose store
+        went back, and know less than one before it. Returns what is news, by account.
         """
-        noted = {}
+        noted: dict[str, Trigger] = {}
         for standing in standings:
             member = population.members[standing.account_id]
             risk = member.risk
@@ -538,7 +539,7 @@ class RankingShard(RuledShard):
                 continue
             news = risk.note(standing.evidence_days) if any(standing.evidence_days) else None
             if news is not None:
-                noted[standing.account_id] = Trigger(news)
+                noted.setdefault(standing.account_id, Trigger(news))
             # of an earlier day it is no news: whoever went back in time will come to this day again
             if standing.day >= member.day and risk.note_engagement(fell=standing.engagement_fell):
                 trigger = Trigger.ENGAGEMENT_FALL if standing.engagement_fell else Trigger.EVIDENCE_OVER

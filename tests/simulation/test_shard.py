@@ -338,6 +338,39 @@ def test_engagement_of_an_earlier_day_is_no_news() -> None:
     simulated(test)
 
 
+def test_what_was_told_of_an_account_counts_though_less_is_told_in_the_same_batch() -> None:
+    """The sender lost its store after a refund, and has not come to it again when the ranking takes a batch.
+
+    When it comes to it, that is no news: the ranking has all of it, as the newest standing.
+    """
+
+    def told(offset: int, progress: int, *standings: Standing) -> Record:
+        message = Standings(
+            0, {str(Topic.PURCHASES): progress}, None, 10 * MICROSECONDS_PER_DAY, "live", list(standings)
+        )
+        return Record((Topic.STANDINGS, 0), offset, 0, b"all", encode_standings(message), (), None, None)
+
+    def standing(name: str, version: int, day: int, refund_day: int = 0, *, fell: bool = False) -> Standing:
+        about = ("purchase", "e", None, 5, 5, 1, (0, 0, refund_day), 1, fell)
+        return Standing(name, "established", 500, version, day, *about)
+
+    async def test(scene: Scene) -> None:
+        shard = await _ranking_of_three(scene.redis)
+        await shard.claim()
+        refunded = standing("a", 3, 10, refund_day=9, fell=True)
+        on_the_way = told(1, 1, standing("a", 2, 9), standing("b", 2, 10))
+        await shard.offer(Topic.STANDINGS, cast(Batch, OneBatch([told(0, 2, refunded), on_the_way], 0, 2)))
+        await shard.offer(Topic.STANDINGS, cast(Batch, OneBatch([told(2, 2, refunded)], 2, 3)))
+        assert shard.counts == {"applied": 2, "duplicates": 1, "dead_letters": 0}
+        risk = shard.populations["all"].members["a"].risk
+        assert risk is not None
+        assert risk.evidence_days == (0, 0, 9, 0)
+        assert risk.engagement_fell
+        await shard.close()
+
+    simulated(test)
+
+
 def test_silence_counts_once_every_shard_has_told_the_days() -> None:
     """One account shard is three hundred days ahead. The other one may still have purchases of these days to tell."""
     log = SimulatedLog(1, Random(0))
