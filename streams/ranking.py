@@ -528,8 +528,8 @@ class RankingShard(RuledShard):
     ) -> dict[str, Trigger]:
         """Take over what happened to accounts that have purchased: told of them, or a change of tier.
 
-        All standings count, in order: the last one of an account may be from the way back there of a shard whose store
-        went back, and know less than one before it. Returns what is news, by account.
+        All standings count, in order: the last one of an account may be one that was told before, and know less than
+        one between. Returns what is news, by account.
         """
         noted: dict[str, Trigger] = {}
         for standing in standings:
