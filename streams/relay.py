@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 from state.shard_store import OUTBOX_READ_BYTES, Refused, ShardStore
 from streams.backoff import Backoff
 from streams.messages import Outgoing, decode_outgoing
-from streams.tasks import is_cancelled
+from streams.tasks import heard, is_cancelled
 from streams.topics import DEAD_LETTER_BYTES_MAX, Topic, TopicNames, place_name
 
 log = logging.getLogger(__name__)
@@ -152,7 +152,7 @@ def _hear_all(producer: AIOKafkaProducer) -> None:
         futures.append(producer._txn_manager.wait_for_transaction_end())
     for future in futures:
         if future is not None and future.done():
-            _heard(future)
+            heard(future)
 
 
 async def _send(producer: AIOKafkaProducer, records: list[Outgoing], names: TopicNames) -> Told:
@@ -186,17 +186,12 @@ async def _send(producer: AIOKafkaProducer, records: list[Outgoing], names: Topi
     ]
     told: Told = {}
     for _, future, _ in sent:
-        future.add_done_callback(_heard)  # after the first failure nobody asks for the others
+        future.add_done_callback(heard)  # after the first failure nobody asks for the others
     for topic, future, count in sent:
         metadata = await future
         if topic != Topic.STANDINGS:
             told[place_name(topic, metadata.partition)] = metadata.offset + count
     return told
-
-
-def _heard(future: asyncio.Future[Any]) -> None:
-    if not future.cancelled():
-        future.exception()
 
 
 class Relay:

@@ -11,6 +11,7 @@ from aiokafka.structs import RecordMetadata
 
 from streams.partitions import partition_of
 from streams.settings import Settings
+from streams.tasks import heard
 from streams.topics import Topic, TopicNames
 
 BATCH_BYTES_MAX = 128 * 1024
@@ -91,7 +92,8 @@ class EventWriter:
         builder.close()
         # waits while the batch before it in this partition is not on its way yet
         future = await self._producer.send_batch(builder, self._names.name(topic), partition=partition)
-        future.add_done_callback(_heard)
+        # whoever leaves early is not told of the batches that failed after the first one
+        future.add_done_callback(heard)
         self._sent.append((place, builder.record_count(), future))
         await self._confirm(1_000)
 
@@ -102,9 +104,3 @@ class EventWriter:
             metadata = await future
             self._sent.popleft()
             self.ends[place] = max(self.ends.get(place, 0), metadata.offset + count)
-
-
-def _heard(future: asyncio.Future[RecordMetadata]) -> None:
-    """Whoever leaves early is not told of the batches that failed after the first one."""
-    if not future.cancelled():
-        future.exception()

@@ -1,4 +1,4 @@
-"""Ending asyncio tasks, and telling whose end an error means."""
+"""Ending asyncio tasks, telling whose end an error means, and hearing of errors that nobody asks for."""
 
 import asyncio
 from collections.abc import Iterable
@@ -25,3 +25,9 @@ async def end_tasks(tasks: Iterable[asyncio.Task[Any]]) -> None:
             task.cancel()
         await asyncio.wait(left, timeout=CANCEL_AGAIN_SECONDS)
         left = [task for task in left if not task.done()]
+
+
+def heard(future: asyncio.Future[Any]) -> None:
+    """Ask for the error of something that is done, as nobody else may: asyncio would complain of it."""
+    if not future.cancelled():
+        future.exception()

@@ -218,7 +218,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         await super()._seek_wait(consumer, partitions)
 
 
-def _heard(claiming: asyncio.Task[Any]) -> None:
+def _note_late_failure(claiming: asyncio.Task[Any]) -> None:
     """Where it could not seek, a rebalance has taken something away, and claims what is left."""
     if not claiming.cancelled() and (error := claiming.exception()) is not None:
         log.debug("a late claim came to nothing", extra={"reason": repr(error)})
@@ -291,7 +291,7 @@ class Consumer(driver.Consumer):
         await asyncio.wait([claiming], timeout=CLAIM_SECONDS_MAX)
         if not claiming.done():
             log.warning("claiming takes more than %g s; it goes on", CLAIM_SECONDS_MAX)
-            claiming.add_done_callback(_heard)
+            claiming.add_done_callback(_note_late_failure)
             return {}
         if claiming is not self._claiming:
             return {}  # another one has taken its place
